@@ -1,0 +1,81 @@
+"""What a person sees while something long runs: a bar with honest remaining time, or plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class Bar:
+    """Progress of one or several runs: pass it as the reporter of each, in turn.
+
+    ``expected`` is the number of steps of all runs together. The remaining time extrapolates the last 50 steps
+    of this session; steps that were done before a resume do not count as fast ones.
+    """
+
+    def __init__(self, expected: int | None = None, title: str = "training") -> None:
+        self.expected = expected
+        self.title = title
+        self.done_before = 0
+        self.done_here = 0
+        self._times: deque[float] = deque(maxlen=50)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(title, total=expected, left="")
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def start(self, done: int, total: int) -> None:
+        """A run begins, or goes on after ``done`` of its steps."""
+        self.done_before += self.done_here
+        self.done_here = done
+        if self.expected is None:
+            self._bar.update(self._task, total=total)
+        self._times.clear()
+        self._show()
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self.done_here += 1
+        self._times.append(time.monotonic())
+        self._show()
+
+    def skip(self, steps: int) -> None:
+        """A run was finished already."""
+        self.done_before += steps
+        self._show()
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        (self._bar.console if console.is_terminal else console).print(text, highlight=False)
+
+    def _show(self) -> None:
+        total, done, left = self.expected or self._bar.tasks[0].total, self.done_before + self.done_here, ""
+        if total and len(self._times) > 1:
+            pace = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+            left = f"{_clock(pace * (total - done))} left"
+        self._bar.update(self._task, completed=done, left=left)
+        if not console.is_terminal and left and time.monotonic() - self._said > 30:
+            self._said = time.monotonic()
+            console.print(f"{self.title}: {done}/{int(total or 0)} steps, {left}", highlight=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

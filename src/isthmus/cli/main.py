@@ -1,0 +1,397 @@
+"""The command line: one thin function per command; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+from rich.table import Table as RichTable
+
+from isthmus.cli.console import Bar, console, errors
+from isthmus.errors import IsthmusError, RecipeError
+
+if TYPE_CHECKING:
+    from isthmus.data.clouds import Reader
+    from isthmus.evaluation.compare import Table
+    from isthmus.training.recipe import Recipe
+    from isthmus.training.run import Run
+
+RuleName = Literal["label-free", "source-val", "last"]
+Rule = Annotated[RuleName, typer.Option("--select", help="Which checkpoint: chosen without target labels.")]
+Stage = Annotated[Optional[str], typer.Option(help="Name of a stage; the last one by default.")]  # noqa: UP045
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Carry 3D-vision models across domains when labels are missing.\n\nStart with: isthmus demo",
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="The named recipes that train and benchmark take.")
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, check and prepare them.")
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(data_app, name="data")
+
+SHORT_FIELDS = {
+    "gate": "method.gate",
+    "keep": "method.gate.keep",
+    "devices": "engine.devices",
+    "strategy": "engine.strategy",
+    "accelerator": "engine.accelerator",
+    "precision": "engine.precision",
+    "num_nodes": "engine.num_nodes",
+    "compile": "engine.compile",
+}
+"""Fields that may be written without their group."""
+
+
+@app.callback()
+def _isthmus() -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the runs and the report go; what is finished is not repeated.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Adapt from simulated CAD models to simulated scans: three methods, one report, within ten minutes."""
+    from isthmus.evaluation.compare import collect, table, write
+    from isthmus.evaluation.report import write_report
+    from isthmus.training.engine import train as train_recipe
+    from isthmus.training.presets import named
+    from isthmus.training.run import Run
+
+    hosts = ("source-only", "defrec-pcm", "sm-dsb")
+    recipes = {host: named(f"sim/{host}") for host in hosts}
+    expected = sum(stage.steps for recipe in recipes.values() for stage in recipe.stages)
+    runs = []
+    with Bar(expected, "demo") as bar:
+        for host, recipe in recipes.items():
+            folder = out / host
+            if (folder / "recipe.yaml").exists() and Run.open(folder).finished:
+                bar.skip(sum(stage.steps for stage in recipe.stages))
+                runs.append(Run.open(folder))
+                continue
+            bar.message(f"[bold]{recipe.name}[/bold] into {folder}")
+            runs.append(train_recipe(recipe, folder, resume=(folder / "recipe.yaml").exists(), reporter=bar))
+    result = table(collect(runs))
+    write(result, out)
+    _show(result)
+    page = write_report([runs[2], runs[1], runs[0]], out / "report.html")
+    console.print(f"\nReport: [bold]{page.resolve()}[/bold]", soft_wrap=True, highlight=False)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    recipe: Annotated[Optional[str], typer.Argument(help="A named recipe or a YAML file.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="A new folder for the run.")] = None,  # noqa: UP045
+    resume: Annotated[Optional[Path], typer.Option(help="A run folder to go on with.")] = None,  # noqa: UP045
+) -> None:
+    """Train RECIPE into the folder OUT; any field of the recipe can be set: --stages.0.steps 500.
+
+    After an interruption, a crash or a kill: isthmus train --resume DIR.
+    """
+    from isthmus.training.engine import train as train_recipe
+
+    changes = parse_changes(context.args)
+    if resume is not None:
+        from isthmus.training.run import Run
+
+        if out is not None or (recipe is not None and out is None and Path(recipe) == resume):
+            raise RecipeError("train: --resume goes on in its own folder: leave out --out")
+        found = Run.open(resume).recipe
+        changed = _changed(found, changes)
+        chosen, folder = found.model_copy(update={"engine": changed.engine}), resume
+        if changed.model_dump(exclude={"engine"}) != found.model_dump(exclude={"engine"}):
+            raise RecipeError("train --resume: only engine fields (devices, precision...) may change in a started run")
+    else:
+        if recipe is None or out is None:
+            raise RecipeError("train: expected RECIPE and --out DIR (or --resume DIR); see: isthmus recipes list")
+        chosen, folder = _changed(_recipe(recipe), changes), out
+    with Bar(title=chosen.name) as bar:
+        run = train_recipe(chosen, folder, resume=resume is not None, reporter=bar)
+    console.print(f"Run: [bold]{run.path}[/bold]. Next: isthmus evaluate {run.path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    data: Annotated[
+        str, typer.Option(help="'target', 'source', a folder root/class/file, or '{kind: objects, name: realscan}'.")
+    ] = "target",
+    against: Annotated[Optional[Path], typer.Option(help="A run to compare with, on the same data.")] = None,  # noqa: UP045
+    select: Rule = "label-free",
+    stage: Stage = None,
+) -> None:
+    """Accuracy, per-class table and confusion matrix of a run; against another run, which classes were hurt."""
+    import json
+
+    from isthmus.evaluation.accuracy import class_gains, overall_gain
+    from isthmus.evaluation.evaluate import confusion_table, per_class_table, predictions_on, summary
+    from isthmus.training.run import Run, write_atomically
+
+    ours = predictions_on(Run.open(run), data, select, stage)
+    theirs = None if against is None else predictions_on(Run.open(against), data, select, stage)
+    console.print(f"{len(ours.labels)} clouds, checkpoint: {select}", highlight=False)
+    console.print(f"overall accuracy     {100 * ours.accuracy:.1f} %", highlight=False)
+    console.print(f"mean-class accuracy  {100 * ours.mean_class_accuracy:.1f} %", highlight=False)
+    gains = None if theirs is None else class_gains(ours, theirs)
+    _show(per_class_table(ours, gains))
+    _show(confusion_table(ours))
+    if theirs is not None and gains is not None:
+        gain = overall_gain(ours, theirs)
+        hurt = [each.name for each in gains if each.verdict == "hurt"]
+        console.print(
+            f"gain over {against}: {100 * gain.estimate:+.1f} points, 95 % interval "
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], smallest detectable {100 * gain.smallest_detectable:.1f}",
+            highlight=False,
+        )
+        console.print(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}", highlight=False)
+    file = run / f"evaluation.{''.join(c if c.isalnum() else '-' for c in data)}.{select}.json"
+    write_atomically(file, json.dumps(summary(ours, gains), indent=1).encode())
+    console.print(f"written: {file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    files: Annotated[list[Path], typer.Argument(help="Files or folders of clouds and meshes, without labels.")],
+    out: Annotated[Path, typer.Option(help="predictions.csv or .npz; an existing file is not overwritten.")],
+    up: Annotated[Literal["z", "y"], typer.Option(help="Upward axis of the files.")] = "z",
+    abstain_below: Annotated[float, typer.Option(min=0, max=1, help="No class below this probability.")] = 0.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    select: Rule = "label-free",
+) -> None:
+    """Class, probability and confidence of unlabelled objects; exit status 1 if a file could not be read."""
+    from isthmus.evaluation.predict import predict_files, write_predictions
+    from isthmus.training.run import Run
+
+    predicted = predict_files(Run.open(run), files, rule=select, up=up, abstain_below=abstain_below)
+    write_predictions(predicted, out, overwrite=overwrite)
+    console.print(f"{len(predicted.items)} predicted, {len(predicted.broken)} broken: {out}", highlight=False)
+    for broken in predicted.broken:
+        errors.print(f"{broken.file}: {broken.reason}", style="red", highlight=False, soft_wrap=True, markup=False)
+    if predicted.broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="The run, then those to show beside it.")],
+    out: Annotated[Optional[Path], typer.Option(help="HTML file; RUN/report.html by default.")] = None,  # noqa: UP045
+    select: Rule = "label-free",
+) -> None:
+    """One self-contained HTML page of a run."""
+    from isthmus.evaluation.report import write_report
+    from isthmus.training.run import Run
+
+    page = write_report([Run.open(path) for path in runs], out, rule=select)
+    console.print(f"Report: [bold]{page.resolve()}[/bold]", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Runs, or folders that hold runs.")],
+    baseline: Annotated[Optional[str], typer.Option(help="Method that gains are measured against.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Folder for table.md, .csv and .tex.")] = None,  # noqa: UP045
+) -> None:
+    """A table over methods and directions, mean and spread over seeds, with four selection columns."""
+    from isthmus.evaluation.compare import collect, table, write
+    from isthmus.training.run import Run
+
+    folders = [file.parent for path in runs for file in sorted(path.rglob("recipe.yaml"))]
+    if not folders:
+        raise IsthmusError(f"compare: expected run folders in {', '.join(map(str, runs))}, found none")
+    result = table(collect([Run.open(folder) for folder in folders]), baseline)
+    _show(result)
+    if out is not None:
+        write(result, out)
+        console.print(f"written: {out}/table.md, .csv, .tex", highlight=False)
+
+
+@app.command()
+def benchmark(
+    suite: Annotated[str, typer.Argument(help="A suite that comes with the package, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs and tables; run again to go on.")],
+) -> None:
+    """Methods x directions x seeds as one resumable command that ends in tables."""
+    from isthmus.evaluation.benchmark import execute, load_suite
+    from isthmus.evaluation.compare import table
+    from isthmus.training.engine import train as train_recipe
+    from isthmus.training.run import Run
+
+    chosen = load_suite(suite)
+    expected = sum(stage.steps for _, recipe in chosen.cells() for stage in recipe.stages)
+    with Bar(expected, chosen.name) as bar:
+
+        def run_one(recipe: Recipe, folder: Path, started: bool) -> Run:
+            if started and Run.open(folder).finished:
+                bar.skip(sum(stage.steps for stage in recipe.stages))
+            else:
+                bar.message(f"[bold]{recipe.name}[/bold] seed {recipe.seed}")
+            return train_recipe(recipe, folder, resume=started, reporter=bar)
+
+        rows = execute(chosen, out, run_one)
+    _show(table(rows, chosen.baseline))
+    console.print(f"written: {out}/table.md, .csv, .tex", highlight=False)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    out: Annotated[Optional[Path], typer.Option(help="Folder; RUN/export by default.")] = None,  # noqa: UP045
+    formats: Annotated[Optional[list[str]], typer.Option("--format", help="pt2, onnx; both by default.")] = None,  # noqa: UP045
+    select: Rule = "label-free",
+) -> None:
+    """Write the model for torch.export and ONNX, with dynamic batch and points, checked against the original."""
+    from isthmus.evaluation.export import export_run
+    from isthmus.training.run import Run
+
+    written = export_run(Run.open(run), out, rule=select, formats=tuple(formats or ("pt2", "onnx")))
+    for file, difference in written.differences.items():
+        console.print(f"{file}: largest difference {difference:.1e}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, and what is missing."""
+    from isthmus.evaluation.environment import report_environment
+
+    colours = {"ok": "green", "missing": "yellow", "problem": "red"}
+    grid = RichTable("", "state", "found", "advice")
+    checks = report_environment()
+    for check in checks:
+        grid.add_row(check.name, f"[{colours[check.state]}]{check.state}[/]", check.found, check.advice)
+    console.print(grid)
+    if any(check.state == "problem" for check in checks):
+        raise typer.Exit(1)
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """Names of all recipes."""
+    from isthmus.training.presets import RECIPES
+
+    for name in RECIPES:
+        console.print(name, highlight=False)
+
+
+@recipes_app.command("show", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def recipes_show(context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]) -> None:
+    """A whole recipe as YAML, with the given fields set: the start of a file of one's own."""
+    sys.stdout.write(_changed(_recipe(recipe), parse_changes(context.args)).dump())
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """The kinds of data set a recipe can name, with their fields."""
+    from typing import get_args
+
+    from isthmus.training.recipe import DataSpec
+
+    grid = RichTable("kind", "what", "fields")
+    for spec in get_args(get_args(DataSpec)[0]):
+        fields = ", ".join(name for name in spec.model_fields if name != "kind")
+        grid.add_row(spec.model_fields["kind"].default, (spec.__doc__ or "").splitlines()[0], fields)
+    console.print(grid)
+
+
+@data_app.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def data_check(context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]) -> None:
+    """Read both domains of a recipe completely: counts per class and part, and every cloud that is left out."""
+    from isthmus.data.store import check
+
+    chosen = _changed(_recipe(recipe), parse_changes(context.args))
+    broken = 0
+    for name, reader in _readers(chosen).items():
+        found = check(reader)
+        grid = RichTable(title=f"{name}: {chosen.name}")
+        for heading in ("class", *found.counts):
+            grid.add_column(heading)
+        for label, title in enumerate(found.classes):
+            grid.add_row(title, *(str(counts[label]) for counts in found.counts.values()))
+        console.print(grid)
+        for skipped in found.skipped:
+            errors.print(f"{skipped.name}: {skipped.reason}", highlight=False, soft_wrap=True, markup=False)
+        broken += len(found.skipped)
+    console.print(f"{broken} left out", highlight=False)
+
+
+@data_app.command("prepare", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def data_prepare(
+    context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
+) -> None:
+    """Prepare both domains of a recipe now, so that training starts at once."""
+    from isthmus.training.build import open_domains
+
+    domains = open_domains(_changed(_recipe(recipe), parse_changes(context.args)), progress=True)
+    for name, store in (("source", domains.source), ("target", domains.target)):
+        text = f"{name}: {len(store)} clouds, {len(store.skipped)} left out, {store.path}"
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def parse_changes(arguments: list[str]) -> list[tuple[str, str]]:
+    """``--a.b value`` and ``--a.b=value`` as pairs of dotted field and text."""
+    changes, rest = [], list(arguments)
+    while rest:
+        name = rest.pop(0)
+        if not name.startswith("--"):
+            raise RecipeError(f"expected --field value, found {name!r}")
+        field, equals, value = name[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise RecipeError(f"--{field}: expected a value after it, found nothing")
+            value = rest.pop(0)
+        changes.append((SHORT_FIELDS.get(field.replace("-", "_"), field), value))
+    return changes
+
+
+def _recipe(name: str) -> Recipe:
+    from isthmus.training.presets import named
+    from isthmus.training.recipe import load
+
+    return load(Path(name)) if Path(name).is_file() else named(name)
+
+
+def _changed(recipe: Recipe, changes: list[tuple[str, str]]) -> Recipe:
+    from isthmus.training.recipe import override, parse
+
+    return parse(override(recipe.model_dump(mode="json"), changes), where=recipe.name) if changes else recipe
+
+
+def _readers(recipe: Recipe) -> dict[str, Reader]:
+    from isthmus.training.build import domain_reader
+
+    return {
+        name: domain_reader(spec, recipe.classes, source=name == "source")
+        for name, spec in (("source", recipe.source), ("target", recipe.target))
+    }
+
+
+def _show(table: Table) -> None:
+    grid = RichTable(*table.headings)
+    for row in table.rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit status 2."""
+    try:
+        app()
+    except IsthmusError as error:
+        errors.print(str(error), style="red", highlight=False, soft_wrap=True, markup=False)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as stop:
+        text = str(stop) or "interrupted"
+        errors.print(f"{text}. Go on with: isthmus train --resume DIR", highlight=False)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,402 @@
+"""Object clouds, read once, made alike, and kept where random batches are cheap.
+
+:func:`prepare` turns any reader into a folder of arrays which :class:`CloudStore` opens by memory mapping, so
+a prepared data set starts in milliseconds and its memory is shared between processes. What happens to a
+cloud:
+
+1. its mean (over all its points) moves to the origin and its largest radius becomes 1;
+2. with fewer than ``MIN_POINTS`` distinct points, or a number that is not finite, the object is skipped,
+   counted and listed with the reason;
+3. a cloud of more than ``REDUCE * size`` points is first thinned to that many by a random choice that depends
+   on nothing but its size (the farthest point always stays). Farthest-point sampling costs
+   ``points * size`` steps, and four candidates per point kept already give an even covering;
+4. farthest-point sampling orders it, starting at the point farthest from the centre, so the first m points
+   are the even subsample of m points, for every m;
+5. a cloud with fewer than ``size`` distinct points is continued by repeating those in that order.
+
+Steps 1 and 4 are those of PointDA-10 as DefRec prepares it (Achituve, Maron, Chechik, "Self-Supervised
+Learning for Domain Adaptation on Point Clouds", WACV 2021). Differences: the start of the sampling is fixed
+rather than drawn at each reading, so every run sees the same points. Because the mean is that of the whole
+cloud, the mean of the stored subsample is near the origin but not at it.
+
+Only ``np.load(allow_pickle=False)`` reads the arrays; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from isthmus.data.clouds import PARTS, Reader, Sample, Unreadable
+from isthmus.errors import DataError
+from isthmus.geometry.farthest_point import farthest_point_order
+from isthmus.geometry.transforms import unit_sphere
+
+STORE_VERSION = 1
+MIN_POINTS = 16
+REDUCE = 4
+
+_BATCH = 128
+_TEMPORARY = ".preparing-"
+_STALE_SECONDS = 3600.0
+_META_FIELDS = {
+    "classes": list,
+    "names": list,
+    "groups": list,
+    "size": int,
+    "fingerprint": dict,
+    "skipped": list,
+}
+
+
+class Skipped(NamedTuple):
+    """An object that is not in the store, and why."""
+
+    name: str
+    reason: str
+
+
+class CloudStore:
+    """A prepared data set on disk.
+
+    Opening checks that every file has the size its header promises, so a truncated cache is reported here and
+    not as a crash in the middle of an epoch.
+
+    Args:
+        path: the folder that :func:`prepare` returned in ``CloudStore.path``.
+
+    Attributes:
+        points: ``(n, size, 3)`` float32 memory map, z up, largest radius 1; any prefix along the second axis
+            is an even subsample.
+        parts: ``(n,)`` int8, index into ``isthmus.data.clouds.PARTS``.
+        classes: the data set's own classes.
+        names: ``n`` unique names.
+        groups: ``n`` groups, ``""`` where there is none.
+        size: points per cloud.
+        skipped: objects left out, with reasons.
+        fingerprint: what the reader said that the data depends on.
+
+    Raises:
+        DataError: a file is missing, truncated or not what ``prepare`` writes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        meta = _read_meta(self.path / "meta.json")
+        self.classes: tuple[str, ...] = tuple(meta["classes"])
+        self.names: tuple[str, ...] = tuple(meta["names"])
+        self.groups: tuple[str, ...] = tuple(meta["groups"])
+        self.size: int = meta["size"]
+        self.skipped: tuple[Skipped, ...] = tuple(Skipped(**entry) for entry in meta["skipped"])
+        self.fingerprint: dict[str, Any] = meta["fingerprint"]
+        self.points = _open_array(self.path / "points.npy", (len(self), self.size, 3), np.float32)
+        self.parts = np.array(_open_array(self.path / "parts.npy", (len(self),), np.int8))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __reduce__(self) -> tuple[type[CloudStore], tuple[Path]]:
+        """Travel to a worker process as a path: a pickled memory map would carry all its points along."""
+        return CloudStore, (self.path,)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """``(n,)`` int64, index into ``classes`` or -1.
+
+        The file is opened at the first access and not before: a target domain whose labels nobody asks for
+        trains without them, even if ``labels.npy`` is taken away.
+
+        Raises:
+            DataError: the file is missing or not what ``prepare`` writes.
+        """
+        return np.array(_open_array(self.path / "labels.npy", (len(self),), np.int64))
+
+    def indices(self, part: str) -> np.ndarray:
+        """Positions of the clouds of one part ("train", "val" or "test"), ascending, int64."""
+        if part not in PARTS:
+            raise DataError(f"part: expected one of {', '.join(PARTS)}, found {part!r}")
+        return np.flatnonzero(self.parts == PARTS.index(part))
+
+
+@dataclass
+class CheckReport:
+    """What :func:`check` found.
+
+    ``counts`` gives, for each part, the number of usable clouds of every class in the order of ``classes``;
+    ``unlabelled`` the number without a class; ``problems`` the objects that cannot be used, with reasons.
+    """
+
+    classes: tuple[str, ...]
+    counts: dict[str, list[int]]
+    unlabelled: int = 0
+    problems: list[Skipped] = field(default_factory=list)
+
+
+def prepare(reader: Reader, cache: Path, size: int, *, progress: bool = False) -> CloudStore:
+    """Read a data set once, or open what an earlier call with the same data left behind.
+
+    The store is written into a private folder and renamed at the end. So a process that is killed leaves no
+    half store (its folder is removed once nothing has been written into it for an hour), and of two processes
+    preparing the same data the slower one throws its copy away and uses the other's.
+
+    Args:
+        reader: the data set.
+        cache: folder that holds stores, made if needed; the store's own folder in it is named by a hash of
+            the reader's fingerprint, ``size`` and ``STORE_VERSION``.
+        size: points kept per cloud, at least 1.
+        progress: show a progress line on standard error.
+
+    Raises:
+        DataError: no usable sample at all, a label or a part out of range, a name that comes twice, or an
+            existing store that is damaged.
+    """
+    if size < 1:
+        raise DataError(f"size: expected at least 1 point per cloud, found {size}")
+    cache = Path(cache)
+    fingerprint = reader.fingerprint()
+    final = cache / _key(fingerprint, size)
+    if not final.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _remove_stale(cache)
+        temporary = cache / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        temporary.mkdir()
+        try:
+            _write(reader, temporary, size, fingerprint, progress)
+            _publish(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return CloudStore(final)
+
+
+def check(reader: Reader) -> CheckReport:
+    """Read everything that :func:`prepare` would read and write nothing.
+
+    Raises:
+        DataError: as :func:`prepare`, except that a data set without any usable sample is a report of zeros.
+    """
+    report = CheckReport(reader.classes, {part: [0] * len(reader.classes) for part in PARTS})
+    for sample, _ in _usable(reader, report.problems):
+        if sample.label < 0:
+            report.unlabelled += 1
+        else:
+            report.counts[sample.part][sample.label] += 1
+    return report
+
+
+def _usable(reader: Reader, skipped: list[Skipped]) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Every usable sample with its normalised points; the others are added to ``skipped``."""
+    names: set[str] = set()
+    for sample in reader.samples():
+        if sample.name in names:
+            raise DataError(f"{sample.name}: expected every name once in a data set, found it twice")
+        names.add(sample.name)
+        if isinstance(sample, Unreadable):
+            skipped.append(Skipped(sample.name, sample.reason))
+            continue
+        if not -1 <= sample.label < len(reader.classes):
+            raise DataError(f"{sample.name}: label: expected -1 to {len(reader.classes) - 1}, found {sample.label}")
+        if sample.part not in PARTS:
+            raise DataError(f"{sample.name}: part: expected one of {', '.join(PARTS)}, found {sample.part!r}")
+        points = _normalised(sample.points)
+        if isinstance(points, str):
+            skipped.append(Skipped(sample.name, points))
+        else:
+            yield sample, points
+
+
+def _normalised(points: np.ndarray) -> np.ndarray | str:
+    """The cloud in the unit sphere, ``(n, 3)`` float32; or why it cannot be used."""
+    if points.ndim != 2 or points.shape[1] != 3:
+        return f"expected points of shape (n, 3), found {points.shape}"
+    if not np.issubdtype(points.dtype, np.floating):
+        return f"expected floating-point coordinates, found {points.dtype}"
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        return f"expected finite coordinates, found NaN or infinity in {int((~finite).sum())} points"
+    if len(points) < MIN_POINTS:
+        return f"expected at least {MIN_POINTS} points, found {len(points)}"
+    unit = unit_sphere(points)
+    distinct = len(np.unique(unit, axis=0))
+    if distinct < MIN_POINTS:
+        return f"expected at least {MIN_POINTS} distinct points, found {distinct} among {len(points)}"
+    return unit
+
+
+def _thinned(points: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` of the points, the farthest from the centre among them."""
+    if len(points) <= count:
+        return points
+    farthest = int((points**2).sum(axis=1).argmax())
+    kept = np.random.default_rng(len(points)).choice(len(points), count, replace=False)
+    if farthest not in kept:
+        kept[0] = farthest
+    return points[np.sort(kept)]
+
+
+def _ordered(clouds: list[np.ndarray], size: int) -> np.ndarray:
+    """``(len(clouds), size, 3)``: every cloud in farthest-point order, cut or repeated to ``size``."""
+    clouds = [_thinned(cloud, REDUCE * size) for cloud in clouds]
+    out = np.empty((len(clouds), size, 3), dtype=np.float32)
+    by_length: dict[int, list[int]] = {}
+    for index, cloud in enumerate(clouds):
+        by_length.setdefault(len(cloud), []).append(index)
+    for length, members in by_length.items():
+        batch = torch.from_numpy(np.stack([clouds[index] for index in members]))
+        # Named, because thinning can move the centroid of a cloud, which is the origin, a little.
+        farthest = batch.square().sum(dim=2).argmax(dim=1)
+        order = farthest_point_order(batch, min(length, size), farthest).numpy()
+        for row, index in enumerate(members):
+            chosen = clouds[index][order[row]]
+            # Points that coincide with a chosen one are 0 away from it, so all the distinct ones come first.
+            distinct = len(np.unique(chosen, axis=0))
+            out[index] = chosen[np.arange(size) % distinct]
+    return out
+
+
+def _write(reader: Reader, folder: Path, size: int, fingerprint: dict[str, Any], progress: bool) -> None:
+    skipped: list[Skipped] = []
+    kept: list[Sample] = []
+    pending: list[np.ndarray] = []
+    display = Progress(
+        SpinnerColumn(),
+        TextColumn("preparing {task.completed} clouds, {task.fields[skipped]} skipped"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    with open(folder / "points.npy", "w+b") as file, display if progress else nullcontext():
+        task = display.add_task("preparing", total=None, skipped=0)
+
+        def flush() -> None:
+            if pending:
+                file.write(_ordered(pending, size).tobytes())
+                pending.clear()
+            display.update(task, completed=len(kept), skipped=len(skipped))
+
+        _write_header(file, (0, size, 3))
+        for sample, points in _usable(reader, skipped):
+            kept.append(sample._replace(points=np.empty((0, 3), np.float32)))
+            pending.append(points)
+            if len(pending) == _BATCH:
+                flush()
+        flush()
+        if not kept:
+            raise DataError(_nothing_usable(skipped))
+        _write_header(file, (len(kept), size, 3))
+        file.flush()
+        os.fsync(file.fileno())
+    np.save(folder / "labels.npy", np.array([sample.label for sample in kept], dtype=np.int64))
+    np.save(folder / "parts.npy", np.array([PARTS.index(sample.part) for sample in kept], dtype=np.int8))
+    meta = {
+        "version": STORE_VERSION,
+        "classes": reader.classes,
+        "names": [sample.name for sample in kept],
+        "groups": [sample.group for sample in kept],
+        "size": size,
+        "fingerprint": fingerprint,
+        "skipped": [entry._asdict() for entry in skipped],
+    }
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int, int]) -> None:
+    """Put an npy header at the start of the file; a later, longer shape needs no more room than the first.
+
+    The number of clouds is known only at the end. NumPy leaves room in the header for the first axis to grow.
+    """
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
+    if end:
+        file.seek(end)
+
+
+def _nothing_usable(skipped: list[Skipped]) -> str:
+    if not skipped:
+        return "expected a data set with at least one sample, found none"
+    reasons = Counter(entry.reason for entry in skipped).most_common(3)
+    listed = "; ".join(f"{reason} ({count}x)" for reason, count in reasons)
+    return (
+        f"expected at least one usable sample, found {len(skipped)} unusable ones, the first "
+        f"{skipped[0].name!r}: {listed}"
+    )
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        # Another process was faster: a folder that is not empty is never replaced by a rename.
+        if not final.is_dir():
+            raise
+
+
+def _remove_stale(cache: Path) -> None:
+    """Remove what killed processes left; a folder still being written into holds a younger file."""
+    for folder in cache.glob(f"{_TEMPORARY}*"):
+        try:
+            newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+        except FileNotFoundError:
+            continue
+        if time.time() - newest > _STALE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _key(fingerprint: dict[str, Any], size: int) -> str:
+    everything = {"fingerprint": fingerprint, "size": size, "version": STORE_VERSION}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: expected the description of a store, found {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: expected JSON, found {error}; delete {path.parent} to prepare it again") from error
+    for name, kind in _META_FIELDS.items():
+        found = meta.get(name) if isinstance(meta, dict) else None
+        if not isinstance(found, kind):
+            raise DataError(
+                f"{path}: {name}: expected a {kind.__name__}, found {type(found).__name__}; "
+                f"delete {path.parent} to prepare it again"
+            )
+    return meta
+
+
+def _open_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """Memory-map an array that must have exactly this shape and type, in a file of exactly the right size."""
+    wanted = f"{np.dtype(dtype)} {shape}"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: expected an array {wanted}, found no file") from error
+    except (OSError, ValueError, EOFError) as error:
+        bytes_wanted = math.prod(shape) * np.dtype(dtype).itemsize
+        raise DataError(
+            f"{path}: expected an array {wanted} of {bytes_wanted} bytes after its header, found a file of "
+            f"{path.stat().st_size} bytes in all ({error}); delete {path.parent} to prepare it again"
+        ) from error
+    if array.shape != shape or array.dtype != dtype:
+        raise DataError(
+            f"{path}: expected an array {wanted}, found {array.dtype} {array.shape}; "
+            f"delete {path.parent} to prepare it again"
+        )
+    return array

@@ -1,0 +1,67 @@
+"""Intervals for accuracies and for the difference between two runs on the same objects."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % bootstrap interval, and how large a difference has to be to be seen."""
+
+    estimate: float
+    low: float
+    high: float
+    standard_error: float
+
+    @property
+    def smallest_detectable(self) -> float:
+        """The effect that a two-sided test at 5 % finds with probability 0.8: 2.8 standard errors."""
+        return float((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * self.standard_error)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+def clustered_mean(values: np.ndarray, groups: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> Interval:
+    """Mean of ``values`` ``(n,)`` with a bootstrap that resamples whole ``groups`` ``(n,)`` (rooms), not objects.
+
+    For two runs on the same objects pass the differences (correct minus correct): a paired bootstrap. With a single
+    group there is nothing to resample and the interval is NaN.
+    """
+    if len(values) == 0:
+        return Interval(np.nan, np.nan, np.nan, np.nan)
+    _, cluster = np.unique(groups, return_inverse=True)
+    totals = np.bincount(cluster, weights=values)
+    counts = np.bincount(cluster).astype(float)
+    estimate = float(np.mean(values))
+    if len(counts) < 2:
+        return Interval(estimate, np.nan, np.nan, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (totals, counts),
+            lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
+            paired=True,
+            vectorized=True,
+            n_resamples=resamples,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return Interval(
+        estimate,
+        float(result.confidence_interval.low),
+        float(result.confidence_interval.high),
+        float(result.standard_error),
+    )
+
+
+def mean_and_spread(values: list[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the latter is NaN for a single value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")

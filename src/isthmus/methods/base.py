@@ -1,0 +1,51 @@
+"""What a method is: networks, and the losses that a step has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from isthmus.data.batch import Batch
+from isthmus.data.randomness import Progress
+from isthmus.losses.weighted import Loss
+from isthmus.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """What a gate saw and decided in one step of one domain, for the log. All ``(B,)``; NaN is "no score"."""
+
+    scores: Tensor
+    taking_part: Tensor
+    labels: Tensor
+
+
+class Method(nn.Module, ABC):
+    """Owns the networks and says which losses a step has.
+
+    ``forward`` is called exactly once per step (the engine may have wrapped the method for data-parallel training)
+    with one batch per domain, and returns the same names on every process, whatever the samples there carry.
+    """
+
+    tasks: dict[str, Task]
+    uses_target: ClassVar[bool] = True
+    """Whether steps need batches of the unlabelled target domain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_records: dict[str, GateRecord] = {}
+
+    @abstractmethod
+    def forward(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Loss]:
+        """The losses of this step by name, ``task/domain``."""
+
+    @abstractmethod
+    def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs by task (``class``: logits ``(B, K)``), for inputs without labels."""
+
+    def embed(self, inputs: dict[str, Tensor]) -> Tensor:
+        """The features that the report draws. Shape: ``(B, D)``."""
+        raise TypeError(f"{type(self).__name__} offers no embedding")

@@ -1,0 +1,149 @@
+"""The named recipes: one plain function each, in one plain dict.
+
+``isthmus recipes list`` names them, ``isthmus recipes show NAME`` prints one; the printed YAML is a starting point
+for a file of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from isthmus.errors import RecipeError
+from isthmus.training.recipe import (
+    DefRecSpec,
+    DGCNNSpec,
+    DomainSpec,
+    GatingSpec,
+    ObjectsSpec,
+    PlainGateSpec,
+    PointDASpec,
+    PointNetSpec,
+    PseudoLabelSpec,
+    Recipe,
+    SelfSupervisedSpec,
+    SimulatedSpec,
+    SkewnessGateSpec,
+    StageSpec,
+    SupervisedSpec,
+    VirtualSensorSpec,
+)
+
+Host = Literal["source-only", "oracle", "defrec", "defrec-pcm", "random-gate", "half-random", "scaled-weight", "sm-dsb"]
+HOSTS: tuple[Host, ...] = (
+    "source-only", "oracle", "defrec", "defrec-pcm", "random-gate", "half-random", "scaled-weight", "sm-dsb",
+)  # fmt: skip
+
+SHARED_CLASSES = ("bed", "cabinet", "chair", "monitor", "sofa", "table")
+"""The classes that all three real object sets have."""
+
+
+def method(host: Host) -> SupervisedSpec | SelfSupervisedSpec:
+    """The method of a row of the tables; all gated rows share the DefRec+PCM host."""
+    if host in ("source-only", "oracle"):
+        return SupervisedSpec(kind=host)
+    gates: dict[str, Any] = {
+        "random-gate": PlainGateSpec(kind="random", keep=0.7),
+        "half-random": PlainGateSpec(kind="random", keep=0.5),
+        "scaled-weight": PlainGateSpec(kind="scaled", keep=0.7),
+        "sm-dsb": SkewnessGateSpec(),
+    }
+    return SelfSupervisedSpec(
+        pretext=DefRecSpec(), weight=0.2, mixup=host != "defrec", gate=gates.get(host), gating=GatingSpec()
+    )
+
+
+def two_stages(host: Host, first: int, second: int, *, learning_rate: float = 1e-3) -> tuple[StageSpec, ...]:
+    """Joint training, then pseudo-labels; supervised rows get one stage of the same total length."""
+    if host in ("source-only", "oracle"):
+        return (StageSpec(name="stage1", steps=first, learning_rate=learning_rate),)
+    return (
+        StageSpec(name="stage1", steps=first, learning_rate=learning_rate),
+        StageSpec(name="stage2", steps=second, learning_rate=learning_rate * 0.3, pseudo_labels=PseudoLabelSpec()),
+    )
+
+
+def simulated(host: Host) -> Recipe:
+    """Simulated CAD to simulated scans with a narrow PointNet: minutes on a laptop."""
+    return Recipe(
+        name=f"sim/{host}",
+        source=DomainSpec(data=SimulatedSpec(domain="cad", train=1000, val=200, test=200)),
+        target=DomainSpec(data=SimulatedSpec(domain="scan", train=1000, val=200, test=600)),
+        points=256,
+        network=PointNetSpec(width=0.5, dropout=0.3),
+        method=method(host),
+        stages=two_stages(host, 600, 300),
+    )
+
+
+def real(host: Host, source: str, target: str) -> Recipe:
+    """Between the real object sets, six shared classes; scans are measured on all objects, adapted transductively."""
+    names = {"m": "modelnet10", "w": "webcad", "r": "realscan"}
+    everything: dict[str, Any] = (
+        {"train_on": ("train", "val", "test"), "evaluate_on": ("train", "val", "test")} if target == "r" else {}
+    )
+    return Recipe(
+        name=f"real/{source}2{target}/{host}",
+        classes=SHARED_CLASSES,
+        source=DomainSpec(data=ObjectsSpec(name=names[source]), drop="*"),  # type: ignore[arg-type]
+        target=DomainSpec(data=ObjectsSpec(name=names[target]), drop="*", **everything),  # type: ignore[arg-type]
+        points=512,
+        network=PointNetSpec(width=0.5),
+        method=method(host),
+        stages=two_stages(host, 600, 300),
+    )
+
+
+def virtual(host: Host, source: str, target: str) -> Recipe:
+    """Real CAD shapes to real CAD shapes seen through a virtual depth sensor, most of the target held out for testing."""
+    recipe = real(host, source, target)
+    sensor = VirtualSensorSpec(test_share=0.7 if target == "m" else None)
+    changed = recipe.target.model_copy(update={"virtual_sensor": sensor})
+    return recipe.model_copy(update={"name": f"virtual/{source}2{target}/{host}", "target": changed})
+
+
+def pointda(host: Host, source: str, target: str) -> Recipe:
+    """PointDA-10 as the paper trains it, with DGCNN; point ``source.data.root`` and ``target.data.root`` at the data."""
+    root = Path("PointDA_data")
+    return Recipe(
+        name=f"pointda/{source}2{target}/{host}",
+        source=DomainSpec(data=PointDASpec(root=root, domain=source)),  # type: ignore[arg-type]
+        target=DomainSpec(data=PointDASpec(root=root, domain=target)),  # type: ignore[arg-type]
+        network=DGCNNSpec(),
+        method=method(host),
+        stages=two_stages(host, 40_000, 40_000),
+        log_every=50,
+        evaluate_every=1000,
+        checkpoint_every=500,
+    )
+
+
+def _recipes() -> dict[str, Callable[[], Recipe]]:
+    table: dict[str, Callable[[], Recipe]] = {}
+    pointda_domains = ("modelnet", "shapenet", "scannet")
+    for host in HOSTS:
+        table[f"sim/{host}"] = lambda host=host: simulated(host)
+        for source, target in (("m", "r"), ("w", "r"), ("m", "w")):
+            table[f"real/{source}2{target}/{host}"] = lambda h=host, s=source, t=target: real(h, s, t)
+        for source, target in (("w", "m"), ("m", "w")):
+            table[f"virtual/{source}2{target}/{host}"] = lambda h=host, s=source, t=target: virtual(h, s, t)
+        for source in pointda_domains:
+            for target in pointda_domains:
+                if source != target:
+                    table[f"pointda/{source}2{target}/{host}"] = lambda h=host, s=source, t=target: pointda(h, s, t)
+    return table
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
+
+
+def named(name: str) -> Recipe:
+    """The recipe called ``name``; raises RecipeError with the nearest names."""
+    import difflib
+
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=3)
+        hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+        raise RecipeError(f"recipe: no file and no named recipe {name!r}{hint} (see: isthmus recipes list)")
+    return RECIPES[name]()

@@ -1,0 +1,184 @@
+"""A run is a folder from which everything can be resumed, evaluated, compared and reported.
+
+``recipe.yaml`` the resolved recipe; ``run.json`` status and versions; ``metrics.jsonl`` and ``metrics.csv`` the log;
+``gate.jsonl`` what the gate saw and let through; ``checkpoints/last.pt`` the state to resume from, and
+``checkpoints/<stage>.<rule>.pt`` the weights each selection rule chose; ``evaluations/<stage>-<step>.npz`` predictions
+without target labels, from which accuracies are worked out only when an evaluation asks; ``pseudo_labels.<stage>.npz``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from isthmus.errors import RunError
+from isthmus.training.recipe import Recipe, load
+
+Rule = Literal["last", "source-val", "label-free"]
+RULES: tuple[Rule, ...] = ("last", "source-val", "label-free")
+
+
+class Run:
+    """The folder of one run. Make one with :meth:`create`, open one with :meth:`open`."""
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path = path
+        self.recipe = recipe
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> Run:
+        """Start a folder; refuses one that holds anything, so that no run is ever overwritten."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: expected a new or empty folder, found files; resume it, or choose another")
+        for folder in ("checkpoints", "evaluations"):
+            (path / folder).mkdir(parents=True, exist_ok=True)
+        run = cls(path, recipe)
+        write_atomically(path / "recipe.yaml", recipe.dump().encode())
+        run.update(status="new", versions=versions())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run that exists."""
+        if not (path / "recipe.yaml").is_file():
+            raise RunError(f"{path}: expected a run folder with recipe.yaml, found none")
+        return cls(path, load(path / "recipe.yaml"))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What ``run.json`` says."""
+        file = self.path / "run.json"
+        if not file.is_file():
+            return {}
+        state: dict[str, Any] = json.loads(file.read_text())
+        return state
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of ``run.json``."""
+        text = json.dumps({**self.state, **fields}, indent=1, sort_keys=True)
+        write_atomically(self.path / "run.json", text.encode())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached the end of its last stage."""
+        return self.state.get("status") == "finished"
+
+    def weights_file(self, stage: str, rule: Rule) -> Path:
+        """Where the weights that ``rule`` chose in ``stage`` lie."""
+        return self.path / "checkpoints" / f"{stage}.{rule}.pt"
+
+    def weights(self, rule: Rule = "last", stage: str | None = None) -> dict[str, torch.Tensor]:
+        """Weights of the method, as chosen by ``rule`` in ``stage`` (the last one by default)."""
+        file = self.weights_file(stage or self.recipe.stages[-1].name, rule)
+        if not file.is_file():
+            raise RunError(f"{file}: expected the weights of a finished stage, found none; is the run finished?")
+        weights: dict[str, torch.Tensor] = read_checkpoint(file)["weights"]
+        return weights
+
+    def log(self, file: Literal["metrics", "gate"], row: dict[str, Any]) -> None:
+        """Append a row to ``<file>.jsonl``."""
+        with (self.path / f"{file}.jsonl").open("a") as out:
+            out.write(json.dumps(row) + "\n")
+
+    def rows(self, file: Literal["metrics", "gate"]) -> Iterator[dict[str, Any]]:
+        """The rows of ``<file>.jsonl``; a last line that a kill cut short is left out."""
+        path = self.path / f"{file}.jsonl"
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    return
+
+    def rewind(self, global_step: int) -> None:
+        """Forget what was logged after ``global_step``: a resumed run logs it again."""
+        for file in ("metrics", "gate"):
+            kept = [row for row in self.rows(file) if row["global_step"] <= global_step]  # type: ignore[arg-type]
+            text = "".join(json.dumps(row) + "\n" for row in kept)
+            write_atomically(self.path / f"{file}.jsonl", text.encode())
+
+    def write_csv(self) -> None:
+        """Write ``metrics.csv`` from ``metrics.jsonl``: one row per logged step, one column per metric."""
+        rows = list(self.rows("metrics"))
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        temporary = self.path / "metrics.csv.part"
+        with temporary.open("w", newline="") as out:
+            writer = csv.DictWriter(out, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path / "metrics.csv")
+
+    def evaluations(self, stage: str | None = None) -> list[Path]:
+        """Files of predictions in the order of training, of one stage or of all."""
+        names = [stage] if stage else [s.name for s in self.recipe.stages]
+        return [file for name in names for file in sorted((self.path / "evaluations").glob(f"{name}-*.npz"))]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment either the old or the new content is there."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(temporary, path)
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain containers atomically."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as out:
+        torch.save(content, out)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(temporary, path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_checkpoint` wrote; nothing but tensors and plain containers is admitted."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RunError(f"{path}: expected a checkpoint of tensors, found {type(error).__name__}: {error}") from None
+    return content
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write an ``.npz`` atomically."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as out:
+        np.savez(out, **arrays)  # type: ignore[arg-type]
+    os.replace(temporary, path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read an ``.npz`` without ever unpickling."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{path}: expected arrays (.npz), found {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    import platform
+
+    import scipy
+
+    import isthmus
+
+    return {
+        "isthmus": isthmus.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
