@@ -19,7 +19,7 @@ from isthmus.data.simulators.depth_sensor import hidden_point_removal
 from isthmus.data.simulators.objects import DOMAINS, SimulatedObjects
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 PER_CLASS = 2
 
@@ -44,7 +44,7 @@ def draw(path: Path, seed: int, skip: int) -> None:
     for column, name in enumerate(POINTDA_CLASSES):
         cells[0, column].set_title(name, fontsize=20)
     figure.subplots_adjust(left=0.03, right=1, bottom=0, top=0.95, wspace=0, hspace=0)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=64)
 
 
 def _draw_cloud(cell: plt.Axes, points: np.ndarray, solid: bool) -> None:
@@ -62,7 +62,7 @@ def _draw_cloud(cell: plt.Axes, points: np.ndarray, solid: bool) -> None:
     order = np.argsort(towards)
     if solid:
         far_eye = 20 * np.array([np.sin(turn) * np.cos(tilt), -np.cos(turn) * np.cos(tilt), np.sin(tilt)])
-        shown = hidden_point_removal(points / np.linalg.norm(points, axis=1).max(), far_eye, exponent=2.0)
+        shown = hidden_point_removal(points / np.linalg.norm(points, axis=1).max(), far_eye, exponent=3.0)
         order = shown[np.argsort(towards[shown])]
     reach = max(np.abs(sideways).max(), np.abs(upwards).max()) * 1.08
     colours = plt.get_cmap("cividis")(0.1 + 0.8 * light[order])

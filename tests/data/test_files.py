@@ -178,6 +178,17 @@ def test_compressed_pcd_follows_copies_from_farther_back(tmp_path: Path) -> None
     assert read_cloud(path).tolist() == [[struct.unpack("<f", b"abcd")[0]] * 3]
 
 
+def test_compressed_pcd_follows_copies_from_beyond_256_bytes(tmp_path: Path) -> None:
+    # 300 literal bytes, then 300 copied from 300 before: the high bits of the distance are in the control byte.
+    data = cloud(25).tobytes()
+    literals = b"".join(bytes([len(data[at : at + 30]) - 1]) + data[at : at + 30] for at in range(0, 300, 30))
+    packed = literals + bytes([7 << 5 | (299 >> 8), 255, 299 & 255, 7 << 5 | (299 >> 8), 300 - 264 - 9, 299 & 255])
+    header = b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 50\nDATA binary_compressed\n"
+    path = written(tmp_path / "a.pcd", header + struct.pack("<II", len(packed), 600) + packed)
+    columns = np.frombuffer(data + data, np.float32).reshape(3, 50)
+    np.testing.assert_array_equal(read_cloud(path), columns.T)
+
+
 # HDF5
 
 

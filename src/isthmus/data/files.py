@@ -245,10 +245,8 @@ def _read_text(path: Path) -> np.ndarray:
 
 def _read_mesh(path: Path, points: int, seed: int) -> np.ndarray:
     kind = path.suffix.lower()[1:]
-    content = path.read_bytes()
-    if kind == "off":
-        # Hundreds of ModelNet's files have the counts on the line of the magic word: "OFF1568 1336 0".
-        content = re.sub(rb"\AOFF[ \t]*(?=\d)", b"OFF\n", content.lstrip())
+    # Leading blank lines are stripped because trimesh looks for the magic word at the very start.
+    content = path.read_bytes().lstrip() if kind == "off" else path.read_bytes()
     # Without a resolver trimesh cannot follow the file's references to materials and images.
     loaded = trimesh.load(io.BytesIO(content), file_type=kind, process=False, skip_materials=True)
     geometries: list[Any] = list(loaded.dump()) if isinstance(loaded, trimesh.Scene) else [loaded]
@@ -285,7 +283,7 @@ def _drawn(triangles: np.ndarray, path: Path, count: int, seed: int) -> np.ndarr
         raise DataError(f"{path}: faces: expected a positive, finite area, found {cumulative[-1] / 2}")
     name = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:8], "big")
     generator = np.random.default_rng([seed, name])
-    chosen = np.searchsorted(cumulative, np.linspace(0, 1, count) * cumulative[-1], side="right")
+    chosen = np.searchsorted(cumulative, generator.random(count) * cumulative[-1], side="right")
     along = generator.random((count, 2))
     along = np.where(along.sum(axis=1, keepdims=True) > 1, 1 - along, along)
     return corner[chosen] + along[:, :1] * first[chosen] + along[:, 1:] * second[chosen]

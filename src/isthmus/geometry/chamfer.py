@@ -46,27 +46,19 @@ def chamfer(a: Tensor, b: Tensor, mask_a: Tensor | None = None, mask_b: Tensor |
         >>> chamfer(a, b)  # ((0 + 1) is nearer to the second point) / 2 + (4 + 0) / 2
         tensor([2.5000])
     """
-    if a.dtype != torch.float64 or b.dtype != torch.float64:
-        a, b = a.float(), b.float()
-    there = _one_way(a, b, mask_a, mask_b)
-    back = _one_way(b, a, mask_b, mask_a)
-    return there + back
+    for name, mask, points in (("mask_a", mask_a, a), ("mask_b", mask_b, b)):
+        if mask is not None and (mask.shape != points.shape[:2] or mask.dtype != torch.bool):
+            raise ValueError(f"{name} must be bool {tuple(points.shape[:2])}, found {mask.dtype} {tuple(mask.shape)}")
+    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    a, b = a.to(dtype), b.to(dtype)
+    return _one_way(a, b, mask_a, mask_b) + _one_way(b, a, mask_b, mask_a)
 
 
 def _one_way(start: Tensor, goal: Tensor, start_mask: Tensor | None, goal_mask: Tensor | None) -> Tensor:
     index = nearest(start, goal, goal_mask)
     found = goal.gather(1, index.unsqueeze(-1).expand(-1, -1, 3))
     distance = (start - found).square().sum(dim=-1)
-    if start_mask is None and goal_mask is None:
-        return distance.mean(dim=1)
-    weight = distance.new_ones(()) if start_mask is None else _checked(start_mask, start).to(distance.dtype)
-    weight = weight.expand_as(distance)
+    counted = torch.ones_like(distance, dtype=torch.bool) if start_mask is None else start_mask
     if goal_mask is not None:
-        weight = weight * goal_mask.any(dim=1, keepdim=True)
-    return (distance * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-
-
-def _checked(mask: Tensor, points: Tensor) -> Tensor:
-    if mask.shape != points.shape[:2] or mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool {tuple(points.shape[:2])}, found {mask.dtype} {tuple(mask.shape)}")
-    return mask
+        counted = counted & goal_mask.any(dim=1, keepdim=True)
+    return distance.where(counted, 0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)

@@ -24,7 +24,7 @@ def knn(points: Tensor, k: int) -> Tensor:
     the copies may. Ties are broken arbitrarily and differently on different devices. No gradient flows.
 
     Args:
-        points: coordinates or features, finite, any scale.
+        points: coordinates or features, any scale. Neighbours of a cloud that is not finite are arbitrary.
         k: number of neighbours, from 1 to N.
 
     Returns:
@@ -45,13 +45,14 @@ def knn(points: Tensor, k: int) -> Tensor:
         raise ValueError(f"points must be (B, N, C), found shape {tuple(points.shape)}")
     if k < 1 or k > points.shape[1]:
         raise ValueError(f"k must be between 1 and the {points.shape[1]} points of a cloud, found {k}")
-    points = points.detach()
-    if _trees_pay(points):
-        clouds = points.double().numpy() if points.dtype != torch.float32 else points.numpy()
-        neighbours = [np.atleast_2d(cKDTree(cloud).query(cloud, k=[*range(1, k + 1)])[1]) for cloud in clouds]
-        return torch.from_numpy(np.stack(neighbours)) if neighbours else points.new_empty(0, dtype=torch.int64)
-    points = _plain_float(points)
-    return _smallest(points, points, k, None)
+    points = _plain_float(points.detach())
+    if not _trees_pay(points):
+        return _smallest(points, points, k, None)
+    found = np.empty((len(points), points.shape[1], k), dtype=np.int64)
+    ranks = [*range(1, k + 1)]
+    for i, cloud in enumerate(points.numpy()):
+        found[i] = cKDTree(cloud).query(cloud, k=ranks)[1]
+    return torch.from_numpy(found)
 
 
 def nearest(query: Tensor, reference: Tensor, reference_mask: Tensor | None = None) -> Tensor:
@@ -61,8 +62,8 @@ def nearest(query: Tensor, reference: Tensor, reference_mask: Tensor | None = No
     so that it can still be gathered; the caller has to leave such clouds out. No gradient flows.
 
     Args:
-        query: the points to start from, finite.
-        reference: the points to find, finite, in the same units.
+        query: the points to start from. Neighbours of points that are not finite are arbitrary.
+        reference: the points to find, in the same units.
         reference_mask: which reference points take part; all of them by default.
 
     Returns:
@@ -98,15 +99,21 @@ def nearest(query: Tensor, reference: Tensor, reference_mask: Tensor | None = No
             f"reference_mask must be bool {tuple(reference.shape[:2])}, found {reference_mask.dtype} "
             f"{tuple(reference_mask.shape)}"
         )
-    query, reference = query.detach(), reference.detach()
-    if _trees_pay(query):
+    query, reference = _plain_float(query.detach()), _plain_float(reference.detach())
+    if _trees_pay(query, reference):
         return _nearest_by_tree(query, reference, reference_mask)
-    return _smallest(_plain_float(query), _plain_float(reference), 1, reference_mask).squeeze(-1)
+    return _smallest(query, reference, 1, reference_mask).squeeze(-1)
 
 
-def _trees_pay(points: Tensor) -> bool:
-    traced = torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()
-    return points.shape[-1] == 3 and points.device.type == "cpu" and not traced
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
+
+
+def _trees_pay(*clouds: Tensor) -> bool:
+    """Whether to use trees; they refuse what is not finite, which is for the caller's loss to report."""
+    if _traced() or clouds[0].shape[-1] != 3 or clouds[0].device.type != "cpu":
+        return False
+    return all(bool(points.isfinite().all()) for points in clouds)
 
 
 def _plain_float(points: Tensor) -> Tensor:
@@ -115,9 +122,8 @@ def _plain_float(points: Tensor) -> Tensor:
 
 def _nearest_by_tree(query: Tensor, reference: Tensor, reference_mask: Tensor | None) -> Tensor:
     found = np.zeros(query.shape[:2], dtype=np.int64)
-    queries, references = _plain_float(query).numpy(), _plain_float(reference).numpy()
     masks = None if reference_mask is None else reference_mask.numpy()
-    for i, (start, goal) in enumerate(zip(queries, references, strict=True)):
+    for i, (start, goal) in enumerate(zip(query.numpy(), reference.numpy(), strict=True)):
         if masks is None:
             found[i] = cKDTree(goal).query(start)[1]
         elif masks[i].any():
@@ -143,7 +149,7 @@ def _smallest(query: Tensor, reference: Tensor, k: int, reference_mask: Tensor |
             return distance.argmin(dim=-1, keepdim=True)
         return distance.topk(k, dim=-1, largest=False).indices
 
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if _traced():
         return block(query, reference, offset)
     clouds = max(1, MAX_BLOCK // max(1, query.shape[1] * reference.shape[1]))
     rows = max(1, MAX_BLOCK // reference.shape[1])

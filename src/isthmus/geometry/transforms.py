@@ -60,7 +60,7 @@ def rotate_z(points: Tensor, angle: Tensor) -> Tensor:
     if points.ndim != 3 or points.shape[-1] != 3:
         raise ValueError(f"points must be (B, N, 3), found shape {tuple(points.shape)}")
     if angle.shape != points.shape[:1]:
-        raise ValueError(f"angle must hold one value for each of the {len(points)} clouds, found {tuple(angle.shape)}")
+        raise ValueError(f"angle must be ({len(points)},), one for each cloud, found {tuple(angle.shape)}")
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
     x, y, z = points.unbind(dim=-1)
     return torch.stack([cos * x - sin * y, sin * x + cos * y, z], dim=-1)

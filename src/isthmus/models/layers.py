@@ -91,9 +91,7 @@ def direction(norm: nn.BatchNorm1d) -> Tensor:
     return torch.where(norm.weight.detach() < 0, -1.0, 1.0)
 
 
-def normalise_selected(
-    norm: nn.BatchNorm1d, selected: Tensor, weight: Tensor, population: Moments | None
-) -> Tensor:
+def normalise_selected(norm: nn.BatchNorm1d, selected: Tensor, weight: Tensor, population: Moments | None) -> Tensor:
     """BatchNorm of values ``w . x`` selected from many rows x, with the statistics of all of them.
 
     Args:

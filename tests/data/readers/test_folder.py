@@ -47,6 +47,13 @@ def test_without_a_validation_folder_two_in_ten_of_training_validate(tmp_path: P
     assert [name for name, part in parts if part == "val"] == ["cup/train/08.npy", "cup/train/09.npy"]
 
 
+def test_an_unreadable_training_file_keeps_its_place_in_the_split(tmp_path: Path) -> None:
+    put(tmp_path, *(f"cup/train/{index:02}.npy" for index in range(12)), "cup/test/00.npy")
+    (tmp_path / "cup/train/03.npy").write_bytes(b"broken")
+    validation = [name for name, sample in read(Folder(tmp_path)).items() if sample.part == "val"]
+    assert validation == ["cup/train/08.npy", "cup/train/09.npy"]
+
+
 def test_without_split_folders_a_clouds_own_name_decides(tmp_path: Path) -> None:
     put(tmp_path, *(f"cup/{index}.xyz" for index in range(400)))
     before = {name: sample.part for name, sample in read(Folder(tmp_path)).items()}

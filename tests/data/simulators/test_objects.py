@@ -11,13 +11,13 @@ from isthmus.errors import DataError
 
 @pytest.fixture(scope="module", params=DOMAINS)
 def made(request: pytest.FixtureRequest) -> tuple[SimulatedObjects, list[Sample]]:
-    reader = SimulatedObjects(request.param, train=60, val=8, test=40, points=512)
+    reader = SimulatedObjects(request.param, train=60, val=4, test=24, points=512)
     return reader, list(reader.samples())
 
 
 def test_samples_are_finite_clouds_of_the_right_type_and_size(made: tuple[SimulatedObjects, list[Sample]]) -> None:
     reader, samples = made
-    assert len(samples) == 108
+    assert len(samples) == 88
     for sample in samples:
         assert sample.points.dtype == np.float32
         assert sample.points.ndim == 2 and sample.points.shape[1] == 3
@@ -32,12 +32,12 @@ def test_samples_are_finite_clouds_of_the_right_type_and_size(made: tuple[Simula
 def test_names_are_unique_and_say_domain_part_index_and_class(made: tuple[SimulatedObjects, list[Sample]]) -> None:
     reader, samples = made
     assert len({sample.name for sample in samples}) == len(samples)
-    assert [sample.part for sample in samples] == ["train"] * 60 + ["val"] * 8 + ["test"] * 40
+    assert [sample.part for sample in samples] == ["train"] * 60 + ["val"] * 4 + ["test"] * 24
     last = samples[-1]
-    assert last.name == f"{reader.domain}/test/00039-{POINTDA_CLASSES[last.label]}"
+    assert last.name == f"{reader.domain}/test/00023-{POINTDA_CLASSES[last.label]}"
 
 
-def test_every_class_occurs_in_a_hundred_samples(made: tuple[SimulatedObjects, list[Sample]]) -> None:
+def test_every_class_occurs_in_less_than_a_hundred_samples(made: tuple[SimulatedObjects, list[Sample]]) -> None:
     reader, samples = made
     assert reader.classes == POINTDA_CLASSES
     assert {sample.label for sample in samples} == set(range(10))
@@ -54,10 +54,10 @@ def test_a_sample_is_the_same_bit_for_bit_however_many_others_are_made(
 ) -> None:
     reader, samples = made
     fewer = list(SimulatedObjects(reader.domain, train=2, val=0, test=5, points=512).samples())
-    for alone, among in zip(fewer, samples[:2] + samples[68:73]):
+    for alone, among in zip(fewer, samples[:2] + samples[64:69]):
         assert alone.name == among.name
         assert alone.points.tobytes() == among.points.tobytes()
-    single = reader.sample("test", 39)
+    single = reader.sample("test", 23)
     assert single.points.tobytes() == samples[-1].points.tobytes()
 
 
@@ -73,39 +73,32 @@ def test_another_seed_part_or_domain_gives_another_cloud(domain: Domain) -> None
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_classes_follow_the_square_root_of_pointda_frequencies(domain: Domain) -> None:
     reader = SimulatedObjects(domain, 1, 0, 0, points=64)
-    if domain == "scan":
-        pytest.skip("the rule is shared and scans are slow to make in this number")
-    labels = [reader.sample("train", index).label for index in range(400)]
+    labels = [reader.label("train", index) for index in range(400)]
     expected = np.sqrt(POINTDA_COUNTS[domain])
     found = np.bincount(labels, minlength=10) / 400
     assert np.abs(found - expected / expected.sum()).max() < 0.01
 
 
-def test_objects_stand_upright_in_every_domain() -> None:
-    for domain in DOMAINS:
+def test_objects_stand_upright(made: tuple[SimulatedObjects, list[Sample]]) -> None:
+    _, samples = made
+    shelves = [s.points for s in samples if POINTDA_CLASSES[s.label] == "bookshelf"]
+    depth = [np.sqrt(np.linalg.eigvalsh(np.cov(p[:, :2].T))[0]) for p in shelves]
+    assert np.median([p[:, 2].std() / d for p, d in zip(shelves, depth)]) > 1.5, "bookshelves lie on the floor"
+
+
+def test_scans_see_one_side_where_models_show_all() -> None:
+    def off_centre(domain: Domain) -> float:
         reader = SimulatedObjects(domain, 1, 0, 0, points=256)
-        tall = [s for s in map(lambda i: reader.sample("train", i), range(80)) if s.label == 2]
-        ratio = [np.ptp(s.points[:, 2]) / np.ptp(s.points[:, 1]) for s in tall]
-        assert np.median(ratio) > 1.0, f"bookshelves of {domain} lie on the floor"
+        cabinets = [i for i in range(120) if POINTDA_CLASSES[reader.label("train", i)] == "cabinet"]
+        found = []
+        for points in (reader.sample("train", i).points for i in cabinets):
+            upper = points[points[:, 2] > np.median(points[:, 2])]
+            middle = (points.min(axis=0) + points.max(axis=0))[:2] / 2
+            found.append(np.linalg.norm(upper[:, :2].mean(axis=0) - middle) / np.ptp(points, axis=0).max())
+        assert len(found) > 5
+        return float(np.mean(found))
 
-
-def test_scans_see_only_one_side_and_a_floor() -> None:
-    def filled_directions(sample: Sample) -> float:
-        centred = sample.points - (sample.points.min(axis=0) + sample.points.max(axis=0)) / 2
-        return len(np.unique(np.round(np.degrees(np.arctan2(centred[:, 1], centred[:, 0])) / 20)))
-
-    whole, seen = (
-        [s for s in SimulatedObjects(domain, 120, 0, 0, points=512).samples() if POINTDA_CLASSES[s.label] == "cabinet"]
-        for domain in ("web", "scan")
-    )
-
-    # The vertical extent at the footprint's far side is missing in a scan: fewer points lie above mid-height there.
-    def lopsided(sample: Sample) -> float:
-        upper = sample.points[sample.points[:, 2] > np.median(sample.points[:, 2])]
-        middle = (sample.points.min(axis=0) + sample.points.max(axis=0))[:2] / 2
-        return float(np.linalg.norm(upper[:, :2].mean(axis=0) - middle) / np.ptp(sample.points, axis=0).max())
-
-    assert np.mean([lopsided(s) for s in seen]) > 2 * np.mean([lopsided(s) for s in whole])
+    assert off_centre("scan") > 2 * off_centre("web")
 
 
 def test_scans_also_work_without_embree(monkeypatch: pytest.MonkeyPatch) -> None:

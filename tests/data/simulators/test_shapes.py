@@ -20,7 +20,7 @@ def test_every_variant_is_a_sound_mesh_of_furniture_size_on_the_floor(name: str,
 def test_a_class_has_variants_of_different_structure() -> None:
     for name in POINTDA_CLASSES:
         counts = {len(join(build_shape(name, np.random.default_rng(seed), True)).faces) for seed in range(40)}
-        assert len(counts) >= 8, f"{name} has only {len(counts)} different meshes among 40"
+        assert len(counts) >= 4, f"{name} has only {len(counts)} different meshes among 40"
 
 
 def test_wide_draws_spread_further_than_narrow_ones() -> None:

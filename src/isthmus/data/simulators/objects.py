@@ -99,14 +99,19 @@ class SimulatedObjects:
             for index in range(count):
                 yield self.sample(part, index)
 
-    def sample(self, part: Part, index: int) -> Sample:
-        """Return one sample without making those before it; ``index`` may exceed the count of the part."""
-        place = (self.seed, DOMAINS.index(self.domain), PARTS.index(part))
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*place, index])))
+    def label(self, part: Part, index: int) -> int:
+        """Return the class of one sample without making it."""
+        place = [self.seed, DOMAINS.index(self.domain), PARTS.index(part)]
         start = np.random.Generator(np.random.Philox(np.random.SeedSequence(place))).random()
         prior = np.sqrt(POINTDA_COUNTS[self.domain])
-        place_on_line = (start + index * GOLDEN) % 1
-        label = int(np.searchsorted(np.cumsum(prior / prior.sum())[:-1], place_on_line, "right"))
+        borders = np.cumsum(prior / prior.sum())[:-1]
+        return int(np.searchsorted(borders, (start + index * GOLDEN) % 1, "right"))
+
+    def sample(self, part: Part, index: int) -> Sample:
+        """Return one sample without making those before it; ``index`` may exceed the count of the part."""
+        place = [self.seed, DOMAINS.index(self.domain), PARTS.index(part), index]
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(place)))
+        label = self.label(part, index)
         name = POINTDA_CLASSES[label]
         if self.domain == "scan":
             points = _scan(name, self.points, rng)

@@ -51,7 +51,7 @@ class Draw:
 
     def pick(self, common: Sequence[T], rare: Sequence[T] = ()) -> T:
         """Return one of ``common`` or, half of the time when wide and else seldom, one of ``rare``."""
-        if rare and self.chance(0.5 if self.wide else 0.08):
+        if rare and self.chance(0.5 if self.wide else 0.2):
             return rare[int(self.rng.integers(len(rare)))]
         return common[int(self.rng.integers(len(common)))]
 
@@ -240,8 +240,8 @@ def bathtub(draw: Draw) -> Parts:
         if kind == "corner":
             # Cutting one corner off by pulling it to the centre gives the pentagon of a corner tub.
             diagonal = np.clip((edge[:, 0] / length + edge[:, 1] / width) - 0.15, 0, None)
-            edge[:, 0] -= diagonal * length * 0.6
-            edge[:, 1] -= diagonal * width * 0.6
+            edge[:, 0] -= diagonal * length * 0.35
+            edge[:, 1] -= diagonal * width * 0.35
         if kind == "slipper":
             edge[:, 2] += z / height * 0.45 * height * np.clip(edge[:, 0] / length + 0.1, 0, None) ** 1.5 * 2
         return edge
