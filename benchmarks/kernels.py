@@ -1,7 +1,7 @@
 """How fast our point kernels and networks are, each against the usual way of writing it.
 
 Both sides are timed in this process, turn by turn, and their minima compared, so that a busy machine slows both.
-Memory is the growth of the peak resident set during one call, each side in a fresh process of its own. Run with
+Memory is the peak resident set of one call above what was resident before it, each side in a fresh process. Run with
 ``python benchmarks/kernels.py [name ...]``; it writes a JSON list. All timings of networks are one forward and
 backward pass in training mode.
 """
@@ -9,11 +9,12 @@ backward pass in training mode.
 from __future__ import annotations
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from isthmus.models.pointnet import PointNet
 Row = dict[str, Any]
 Step = Callable[[], object]
 
-THREADS = 2
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
 def clouds(count: int, size: int) -> Tensor:
@@ -120,12 +121,12 @@ SIDES: dict[str, Callable[[], Step]] = {
     "pointnet usual order": lambda: training_step(in_usual_order(_pointnet()), clouds(32, 1024)),
     "pointnet bf16": lambda: training_step(_pointnet(), clouds(32, 1024), bf16=True),
     "pointnet compiled": lambda: training_step(torch.compile(_pointnet()), clouds(32, 1024)),
-    "knn": lambda: lambda points=clouds(16, 1024): knn(points, 20),
-    "knn cdist": lambda: lambda points=clouds(16, 1024): cdist_knn(points, 20),
+    "knn": lambda: partial(knn, clouds(16, 1024), 20),
+    "knn cdist": lambda: partial(cdist_knn, clouds(16, 1024), 20),
     "chamfer": lambda: chamfer_step(chamfer),
     "chamfer broadcast": lambda: chamfer_step(broadcast_chamfer),
-    "fps": lambda: lambda points=clouds(64, 2048): farthest_point_order(points, 1024),
-    "fps loop": lambda: lambda points=clouds(64, 2048).numpy(): loop_order(points, 1024),
+    "fps": lambda: partial(farthest_point_order, clouds(64, 2048), 1024),
+    "fps loop": lambda: partial(loop_order, clouds(64, 2048).numpy(), 1024),
 }
 
 
@@ -147,12 +148,12 @@ def compare(name: str, ours: str, reference: str, *, rounds: int, note: str = ""
         "ratio": fastest[1] / fastest[0],
         "ours_mib": peak_mib(ours),
         "reference_mib": peak_mib(reference),
-        "note": f"{note}{THREADS} threads; memory: growth of ru_maxrss in one call, fresh process",
+        "note": f"{note}threads: {THREADS}; memory: peak in one call (VmHWM) above VmRSS before it, fresh process",
     }
 
 
 def peak_mib(side: str) -> float:
-    """Growth of the peak resident set in one call, in MiB, in a process started for it."""
+    """Peak resident set of one call above what was resident before, in MiB, in a process started for it."""
     command = [sys.executable, str(Path(__file__).resolve()), "--peak", side]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
@@ -160,9 +161,17 @@ def peak_mib(side: str) -> float:
 def _measure_peak(side: str) -> float:
     torch.set_num_threads(THREADS)
     step = SIDES[side]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident_mib("VmRSS")
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _resident_mib("VmHWM") - before
+
+
+def _resident_mib(field: str) -> float:
+    # Not getrusage: its peak survives exec, so a fresh process would start with that of its parent.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}; memory can be measured on Linux only")
 
 
 def dgcnn() -> list[Row]:

@@ -84,7 +84,7 @@ def summary(results: list[dict]) -> str:
     lines = [
         "# Which saliency is the default",
         "",
-        "Simulated objects, DefRec host without gate, PointNet of width 0.5, 256 points, "
+        "Simulated objects, DefRec host without gate, PointNet of width 0.5 without T-nets, 256 points, "
         f"{STEPS} steps; {BATCHES_PER_PROBE} batches of 32 source samples at steps {', '.join(map(str, PROBED))}.",
         "`within a step`: mean Spearman correlation, over batches, between a sample's skewness and the cosine of its "
         "self-supervised gradient with the oracle gradient (per-sample gradients, BatchNorm in eval mode), with the "

@@ -68,7 +68,7 @@ def test_repeated_points_come_last():
 
 def test_arguments_that_do_not_fit_are_named():
     points = torch.zeros(2, 5, 3)
-    with pytest.raises(ValueError, match="between 1 and the 5 points .* found 6"):
+    with pytest.raises(ValueError, match=r"between 1 and the 5 points .* found 6"):
         farthest_point_order(points, 6)
     with pytest.raises(ValueError, match=r"start must be int64 \(2,\)"):
         farthest_point_order(points, 2, torch.zeros(1, dtype=torch.int64))

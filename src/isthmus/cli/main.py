@@ -316,9 +316,9 @@ def data_check(context: typer.Context, recipe: Annotated[str, typer.Argument(hel
         for label, title in enumerate(found.classes):
             grid.add_row(title, *(str(counts[label]) for counts in found.counts.values()))
         console.print(grid)
-        for skipped in found.skipped:
+        for skipped in found.problems:
             errors.print(f"{skipped.name}: {skipped.reason}", highlight=False, soft_wrap=True, markup=False)
-        broken += len(found.skipped)
+        broken += len(found.problems)
     console.print(f"{broken} left out", highlight=False)
 
 

@@ -67,7 +67,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Broken:
-    """A file, or one cloud in it, that has no prediction, and why; ``name`` is ``""`` for a file as a whole."""
+    """What has no prediction, and why: one cloud called ``name``, or, where that is ``""``, the file as a whole."""
 
     file: Path
     name: str
@@ -182,7 +182,7 @@ def predict_files(
             for name, cloud in _clouds(file, max(MESH_POINTS, points), up):
                 normalised = _normalised(cloud)
                 if isinstance(normalised, str):
-                    broken.append(Broken(file, name if name != file.name else "", f"{file.parent / name}: {normalised}"))
+                    broken.append(Broken(file, name, f"{file.parent / name}: {normalised}"))
                     continue
                 waiting.append((file, name, normalised))
                 if len(waiting) == BATCH:

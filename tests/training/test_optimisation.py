@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+
+from isthmus.errors import RecipeError
+from isthmus.training.optimisation import build_optimizer, freeze, learning_rate, training_mode
+from isthmus.training.recipe import StageSpec
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.head = nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_schedules_are_torchs(schedule: str) -> None:
+    stage = StageSpec(steps=50, schedule=schedule, learning_rate=0.1)
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    if schedule == "cosine":
+        reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    else:
+        reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=50)
+    for step in range(50):
+        assert learning_rate(stage, step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6), step
+        optimizer.step()
+        reference.step()
+
+
+def test_warm_up_climbs_to_the_rate() -> None:
+    stage = StageSpec(steps=20, schedule="constant", learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate(stage, s) for s in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_frozen_parts_keep_weights_and_statistics() -> None:
+    net, stage = Net(), StageSpec(frozen=("encoder",))
+    freeze(net, stage)
+    training_mode(net, stage)
+    before = {name: value.clone() for name, value in net.encoder.state_dict().items()}
+    optimizer = build_optimizer(net, stage)
+    for _ in range(3):
+        net.head(net.encoder(torch.randn(8, 3))).sum().backward()
+        optimizer.step()
+    assert all(torch.equal(before[name], value) for name, value in net.encoder.state_dict().items())
+    freeze(net, StageSpec())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_the_longest_prefix_sets_the_rate() -> None:
+    groups = build_optimizer(Net(), StageSpec(learning_rate_scale={"encoder": 0.1, "encoder.0": 0.5})).param_groups
+    assert {group["scale"]: sum(p.numel() for p in group["params"]) for group in groups} == {0.1: 8, 0.5: 16, 1.0: 10}
+
+
+@pytest.mark.parametrize("field", ["frozen", "learning_rate_scale"])
+def test_a_part_that_does_not_exist_is_named_with_the_nearest(field: str) -> None:
+    value = ("encodr",) if field == "frozen" else {"encodr": 0.1}
+    stage = StageSpec(**{field: value})
+    with pytest.raises(RecipeError, match=f"{field}: no part of the method is called 'encodr'; did you mean 'encoder"):
+        freeze(Net(), stage)
+        build_optimizer(Net(), stage)
+
+
+def test_freezing_everything_is_an_error() -> None:
+    net, stage = Net(), StageSpec(frozen=("encoder", "head"))
+    freeze(net, stage)
+    with pytest.raises(RecipeError, match="nothing is left to train"):
+        build_optimizer(net, stage)
