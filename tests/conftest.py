@@ -1,10 +1,13 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from isthmus.training.engine import train
 from isthmus.training.presets import named
 from isthmus.training.recipe import Recipe, override, parse
+from isthmus.training.run import Run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -33,3 +36,16 @@ def tiny_values() -> dict:
 @pytest.fixture
 def tiny(tiny_values: dict) -> Recipe:
     return parse(tiny_values)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_values: dict, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of both stages with the skewness gate; tests read it and must not change it."""
+    return train(parse(tiny_values), tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture
+def own_run(finished: Run, tmp_path: Path) -> Run:
+    """A copy of a finished run that a test may change."""
+    shutil.copytree(finished.path, tmp_path / "own")
+    return Run.open(tmp_path / "own")

@@ -9,6 +9,11 @@ from isthmus.geometry import knn
 from isthmus.geometry.chamfer import chamfer
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def slow_chamfer(a: Tensor, b: Tensor, mask_a: Tensor, mask_b: Tensor) -> list[float]:
     result = []
     for i in range(len(a)):

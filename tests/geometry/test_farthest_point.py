@@ -8,6 +8,11 @@ from isthmus.geometry import farthest_point
 from isthmus.geometry.farthest_point import farthest_point_order
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def slow_order(points: np.ndarray, count: int, start: int) -> list[int]:
     taken = [start]
     while len(taken) < count:

@@ -10,6 +10,11 @@ from isthmus.geometry import knn as knn_module
 from isthmus.geometry.knn import knn, nearest
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def distances_to(points: Tensor, neighbours: Tensor) -> Tensor:
     rows = torch.arange(len(points))[:, None, None]
     return (points[rows, neighbours] - points[:, :, None]).norm(dim=-1)

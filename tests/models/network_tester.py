@@ -29,6 +29,10 @@ class EncoderTester:
     def build(self, width: float = 0.125) -> nn.Module:
         raise NotImplementedError
 
+    @pytest.fixture(autouse=True)
+    def seeded(self) -> None:
+        torch.manual_seed(0)
+
     def points(self, clouds: int = 4, size: int = 24) -> Tensor:
         return torch.randn(clouds, size, 3)
 

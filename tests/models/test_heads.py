@@ -8,6 +8,11 @@ from isthmus.models.heads import ClassificationHead, PointReconstructionHead
 from isthmus.models.layers import PointFeatures
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def test_classifier_is_two_hidden_layers_with_norm_activation_and_dropout():
     head = ClassificationHead(20, 4, width=0.0625, dropout=0.5, slope=0.2).double()
     written_out = nn.Sequential(

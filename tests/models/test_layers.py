@@ -8,6 +8,11 @@ from torch import nn
 from isthmus.models.layers import MatrixHead, PointLayer, PooledPointLayer, moments, scaled
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def test_moments_are_the_mean_and_covariance_of_all_rows():
     rows = torch.randn(3, 50, 6).mul(torch.arange(1.0, 7)) + 1000
     found = moments(rows)

@@ -168,9 +168,10 @@ def predict(
     select: Rule = "label-free",
 ) -> None:
     """Class, probability and confidence of unlabelled objects; exit status 1 if a file could not be read."""
-    from isthmus.evaluation.predict import predict_files, write_predictions
+    from isthmus.evaluation.predict import check_output, predict_files, write_predictions
     from isthmus.training.run import Run
 
+    check_output(out, overwrite=overwrite)
     predicted = predict_files(Run.open(run), files, rule=select, up=up, abstain_below=abstain_below)
     write_predictions(predicted, out, overwrite=overwrite)
     console.print(f"{len(predicted.items)} predicted, {len(predicted.broken)} broken: {out}", highlight=False)

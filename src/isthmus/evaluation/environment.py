@@ -89,7 +89,9 @@ def _optional() -> Iterator[Check]:
         if not checks:
             # Isthmus is imported from a folder, not installed: nobody says what the part consists of.
             found = find_spec(extra) is not None
-            yield Check(extra, "ok" if found else "missing", "found" if found else "not installed", install)
+            yield Check(
+                f"{extra} (optional)", "ok" if found else "missing", "found" if found else "not installed", install
+            )
             continue
         worst = max(checks, key=lambda check: ("ok", "missing", "problem").index(check.state))
         found_text = ", ".join(f"{check.name} {check.found}" for check in checks)

@@ -24,6 +24,9 @@ MEASURED = 256
 EMBEDDED = 300
 """At most this many clouds of each domain, evenly spread over its evaluation part, are mapped."""
 
+BATCH = 64
+"""Clouds in one pass."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -60,8 +63,8 @@ def source_shapes(recipe: Recipe, method: Method, store: CloudStore) -> list[Sha
     rows = part_rows(store, recipe.source.train_on)
     rows = evenly(rows[store.labels[rows] >= 0], MEASURED)
     found = []
-    for start, points in enumerate(clouds(store, rows, recipe.points)):
-        chunk = rows[start * 64 : start * 64 + len(points)]
+    for start, points in enumerate(clouds(store, rows, recipe.points, BATCH)):
+        chunk = rows[start * BATCH : start * BATCH + len(points)]
         labels = torch.from_numpy(store.labels[chunk])
 
         def loss_of(leaf: Tensor, labels: Tensor = labels) -> Tensor:
