@@ -1,25 +1,21 @@
 """How fast our point kernels and networks are, each against the usual way of writing it.
 
-Both sides are timed in this process, turn by turn, and their minima compared, so that a busy machine slows both.
-Memory is the peak resident set of one call above what was resident before it, each side in a fresh process. Run with
-``python benchmarks/kernels.py [name ...]``; it writes a JSON list. All timings of networks are one forward and
+Run with ``python benchmarks/kernels.py [name ...]``; it writes a JSON list. All timings of networks are one forward and
 backward pass in training mode.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timing
 import torch
+from timing import Row, Step, measure_peak
 from torch import Tensor, nn
 
 from isthmus.geometry.chamfer import chamfer
@@ -28,11 +24,6 @@ from isthmus.geometry.knn import knn
 from isthmus.models.dgcnn import DGCNN
 from isthmus.models.layers import PointLayer, PooledPointLayer
 from isthmus.models.pointnet import PointNet
-
-Row = dict[str, Any]
-Step = Callable[[], object]
-
-THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
 def clouds(count: int, size: int) -> Tensor:
@@ -136,48 +127,7 @@ SIDES: dict[str, Callable[[], Step]] = {
 }
 
 
-def compare(name: str, ours: str, reference: str, *, rounds: int, note: str = "") -> Row:
-    """Time two sides turn by turn and measure the peak memory of each."""
-    torch.set_num_threads(THREADS)
-    steps = SIDES[ours](), SIDES[reference]()
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds + 1):
-        for step, taken in zip(steps, seconds, strict=True):
-            start = time.perf_counter()
-            step()
-            taken.append(time.perf_counter() - start)
-    fastest = [min(taken[1:]) for taken in seconds]  # the first round compiles and allocates
-    return {
-        "name": name,
-        "ours_s": fastest[0],
-        "reference_s": fastest[1],
-        "ratio": fastest[1] / fastest[0],
-        "ours_mib": peak_mib(ours),
-        "reference_mib": peak_mib(reference),
-        "note": f"{note}threads: {THREADS}; memory: peak in one call (VmHWM) above VmRSS before it, fresh process",
-    }
-
-
-def peak_mib(side: str) -> float:
-    """Peak resident set of one call above what was resident before, in MiB, in a process started for it."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--peak", side]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
-def _measure_peak(side: str) -> float:
-    torch.set_num_threads(THREADS)
-    step = SIDES[side]()
-    before = _resident_mib("VmRSS")
-    step()
-    return _resident_mib("VmHWM") - before
-
-
-def _resident_mib(field: str) -> float:
-    # Not getrusage: its peak survives exec, so a fresh process would start with that of its parent.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}; memory can be measured on Linux only")
+compare = partial(timing.compare, SIDES, __file__)
 
 
 def dgcnn() -> list[Row]:
@@ -238,7 +188,7 @@ BENCHMARKS = (neighbours, chamfer_distance, farthest_points, pointnet, pointnet_
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
-        sys.stdout.write(f"{_measure_peak(sys.argv[2])}\n")
+        sys.stdout.write(f"{measure_peak(SIDES[sys.argv[2]])}\n")
     else:
         chosen = [benchmark for benchmark in BENCHMARKS if not sys.argv[1:] or benchmark.__name__ in sys.argv[1:]]
         sys.stdout.write(json.dumps([row for benchmark in chosen for row in benchmark()], indent=1) + "\n")

@@ -64,9 +64,13 @@ def store() -> list[Row]:
         start = time.perf_counter()
         prepare(READER, folder, 1024)
         prepared = time.perf_counter() - start
-        row = compare(_sides(folder), __file__, "Store: a batch loaded against consumed", "loading", "consuming", rounds=40)
+        row = compare(
+            _sides(folder), __file__, "Store: a batch loaded against consumed", "loading", "consuming", rounds=40
+        )
         rate = 32 / row["ours_s"]
-        note = f"{rate:.0f} clouds/s loaded and augmented, {32 / row['reference_s']:.0f} consumed at most; {row['note']}"
+        note = (
+            f"{rate:.0f} clouds/s loaded and augmented, {32 / row['reference_s']:.0f} consumed at most; {row['note']}"
+        )
         epoch = row["ours_s"] * len(READER_PARTS) / 32
         second = {
             "name": "Store: a later epoch against making the data again",

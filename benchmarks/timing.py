@@ -23,7 +23,14 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
 def compare(
-    sides: Mapping[str, Callable[[], Step]], script: str, name: str, ours: str, reference: str, *, rounds: int, note: str = ""
+    sides: Mapping[str, Callable[[], Step]],
+    script: str,
+    name: str,
+    ours: str,
+    reference: str,
+    *,
+    rounds: int,
+    note: str = "",
 ) -> Row:
     """One row: seconds and MiB of both sides, and how many times faster ours is."""
     torch.set_num_threads(THREADS)
@@ -42,7 +49,7 @@ def compare(
         "ratio": fastest[1] / fastest[0],
         "ours_mib": peak_mib(script, ours),
         "reference_mib": peak_mib(script, reference),
-        "note": f"{note}minima of {rounds} rounds; threads: {THREADS}; memory: peak of one call above what was resident",
+        "note": f"{note}minima of {rounds} rounds; threads: {THREADS}; memory: peak of one call, fresh process",
     }
 
 

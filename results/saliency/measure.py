@@ -91,7 +91,8 @@ def summary(results: list[dict]) -> str:
         "p-value of a null that permutes samples within each batch. The paper's claim needs a clearly *negative* one. "
         "`over steps`: the correlation of Figure 1, between steps, which time confounds.",
         "",
-        "| direction | seed | coupled, within a step | p | eval, within a step | p | coupled, over steps | eval, over steps |",
+        "| direction | seed | coupled, within a step | p | eval, within a step | p | coupled, over steps "
+        "| eval, over steps |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for each in results:

@@ -96,7 +96,9 @@ def test_train_evaluate_compare_predict_from_the_command_line(tiny_values: dict,
     rng = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", rng.normal(size=(300, 3)))
     (tmp_path / "b.xyz").write_text("not a cloud")
-    done = isthmus("predict", tmp_path / "gated", tmp_path / "a.npy", tmp_path / "b.xyz", "--out", tmp_path / "p.csv", ok=False)
+    done = isthmus(
+        "predict", tmp_path / "gated", tmp_path / "a.npy", tmp_path / "b.xyz", "--out", tmp_path / "p.csv", ok=False
+    )
     assert done.returncode == 1 and "b.xyz" in done.stderr
     good = next(row for row in csv.DictReader((tmp_path / "p.csv").open()) if row["file"].endswith("a.npy"))
     assert 0 < float(good["probability"]) <= 1 and good["class"]

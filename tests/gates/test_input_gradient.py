@@ -11,7 +11,9 @@ from isthmus.models.pointnet import PointNet
 def network(dropout: float = 0.0) -> PointClassifier:
     torch.manual_seed(0)
     encoder = PointNet(width=0.125)
-    return PointClassifier(encoder, ClassificationHead(encoder.pooled_channels, 4, width=0.125, dropout=dropout, slope=0.0))
+    return PointClassifier(
+        encoder, ClassificationHead(encoder.pooled_channels, 4, width=0.125, dropout=dropout, slope=0.0)
+    )
 
 
 def losses(model: nn.Module, points: Tensor) -> Tensor:
@@ -59,7 +61,9 @@ def test_separate_gradient_is_per_sample_and_leaves_the_network_as_it_was() -> N
     points = torch.randn(5, 24, 3)
     together = separate(model, points, lambda leaf: losses(model, leaf).sum())
     alone = [
-        separate(model, points[i : i + 1], lambda leaf, i=i: nn.functional.cross_entropy(model(leaf), torch.tensor([i % 4])))
+        separate(
+            model, points[i : i + 1], lambda leaf, i=i: nn.functional.cross_entropy(model(leaf), torch.tensor([i % 4]))
+        )
         for i in range(5)
     ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-6)

@@ -48,7 +48,9 @@ def test_centres_differ_as_documented() -> None:
     gradient = torch.zeros_like(points)
     gradient[..., 0] = 1.0
     # alpha -> 0 leaves -(x - centre)
-    centre = {c: saliency(points, gradient, alpha=1e-9, centre=c)[0, 0].item() for c in ("median", "lower_median", "mean")}
+    centre = {
+        c: saliency(points, gradient, alpha=1e-9, centre=c)[0, 0].item() for c in ("median", "lower_median", "mean")
+    }
     assert centre == pytest.approx({"median": 1.5, "lower_median": 1.0, "mean": 3.0}, rel=1e-5)
 
 
@@ -56,7 +58,9 @@ def test_centres_differ_as_documented() -> None:
 @settings(max_examples=25, deadline=None)
 def test_skewness_is_scipys(seed: int) -> None:
     values = torch.randn(4, 50, generator=torch.Generator().manual_seed(seed)).exp()
-    np.testing.assert_allclose(skewness(values).numpy(), stats.skew(values.double().numpy(), axis=1), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        skewness(values).numpy(), stats.skew(values.double().numpy(), axis=1), rtol=1e-3, atol=1e-4
+    )
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1e-30, 1e-12, 1e-3, 1e3, 1e15, 1e30]))
@@ -75,7 +79,10 @@ def test_order_of_points_does_not_matter(seed: int) -> None:
     order = torch.randperm(points.shape[1], generator=torch.Generator().manual_seed(seed + 1))
     torch.testing.assert_close(saliency(points[:, order], gradient[:, order]), saliency(points, gradient)[:, order])
     torch.testing.assert_close(
-        skewness(saliency(points[:, order], gradient[:, order])), skewness(saliency(points, gradient)), rtol=1e-4, atol=1e-5
+        skewness(saliency(points[:, order], gradient[:, order])),
+        skewness(saliency(points, gradient)),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

@@ -34,7 +34,9 @@ def batch(domain: str, size: int = 8, labelled: bool = True, first: int = 0) -> 
     generator = torch.Generator().manual_seed(first + (domain == "target"))
     points = torch.randn(size, 64, 3, generator=generator) * 0.4
     present = torch.full((size,), labelled)
-    return Batch(domain, {"points": points}, {"class": torch.arange(size) % 3}, {"class": present}, torch.arange(size) + first)
+    return Batch(
+        domain, {"points": points}, {"class": torch.arange(size) % 3}, {"class": present}, torch.arange(size) + first
+    )
 
 
 def stage1() -> dict[str, Batch]:
@@ -105,7 +107,9 @@ def test_a_dropped_sample_has_no_pretext_pass() -> None:
     model = method(SkewnessGate(0.25))
     seen: list[int] = []
     original = model.pretext.loss
-    model.pretext.loss = lambda encoder, points, random: (seen.append(len(points)), original(encoder, points, random))[1]
+    model.pretext.loss = lambda encoder, points, random: (seen.append(len(points)), original(encoder, points, random))[
+        1
+    ]
     model(stage2(), PROGRESS)
     assert seen == [2, 2]
 

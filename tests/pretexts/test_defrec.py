@@ -20,7 +20,7 @@ def clouds(size: int = 128) -> torch.Tensor:
     return points.clamp(-1, 1)
 
 
-def random(ids: tuple[int, ...] = (0, 1, 2)):  # noqa: ANN201
+def random(ids: tuple[int, ...] = (0, 1, 2)):
     return Progress(0, 0, 0, 10).random("defrec/source", list(ids))
 
 

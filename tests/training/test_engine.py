@@ -88,7 +88,15 @@ def test_kill_minus_nine_resumes_to_the_same_result(tiny_values: dict, tmp_path:
     recipe = parse(override(tiny_values, [("stages.0.steps", "60"), ("evaluate_every", "20")]))
     (tmp_path / "recipe.yaml").write_text(recipe.dump())
     whole = train(recipe, tmp_path / "whole")
-    command = [sys.executable, "-m", "isthmus.cli.main", "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "cut")]
+    command = [
+        sys.executable,
+        "-m",
+        "isthmus.cli.main",
+        "train",
+        str(tmp_path / "recipe.yaml"),
+        "--out",
+        str(tmp_path / "cut"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "cut" / "metrics.jsonl"
     deadline = time.monotonic() + 120

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from isthmus.cli.console import Bar, console, errors
@@ -54,9 +55,9 @@ def _isthmus() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the runs and the report go; what is finished is not repeated.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Where the runs and the report go; what is finished is not repeated.")
+    ] = Path("runs/demo"),
 ) -> None:
     """Adapt from simulated CAD models to simulated scans: three methods, one report, within ten minutes."""
     from isthmus.evaluation.compare import collect, table, write
@@ -96,8 +97,6 @@ def train(
 
     After an interruption, a crash or a kill: isthmus train --resume DIR.
     """
-    from isthmus.training.engine import train as train_recipe
-
     changes = parse_changes(context.args)
     if resume is not None:
         from isthmus.training.run import Run
@@ -113,6 +112,8 @@ def train(
         if recipe is None or out is None:
             raise RecipeError("train: expected RECIPE and --out DIR (or --resume DIR); see: isthmus recipes list")
         chosen, folder = _changed(_recipe(recipe), changes), out
+    from isthmus.training.engine import train as train_recipe  # torch, only once the recipe is known to be good
+
     with Bar(title=chosen.name) as bar:
         run = train_recipe(chosen, folder, resume=resume is not None, reporter=bar)
     console.print(f"Run: [bold]{run.path}[/bold]. Next: isthmus evaluate {run.path}", highlight=False, soft_wrap=True)
@@ -148,7 +149,8 @@ def evaluate(
         hurt = [each.name for each in gains if each.verdict == "hurt"]
         console.print(
             f"gain over {against}: {100 * gain.estimate:+.1f} points, 95 % interval "
-            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], smallest detectable {100 * gain.smallest_detectable:.1f}",
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], "
+            f"smallest detectable {100 * gain.smallest_detectable:.1f}",
             highlight=False,
         )
         console.print(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}", highlight=False)
@@ -176,7 +178,7 @@ def predict(
     write_predictions(predicted, out, overwrite=overwrite)
     console.print(f"{len(predicted.items)} predicted, {len(predicted.broken)} broken: {out}", highlight=False)
     for broken in predicted.broken:
-        errors.print(f"{broken.file}: {broken.reason}", style="red", highlight=False, soft_wrap=True, markup=False)
+        errors.print(broken.reason, style="red", highlight=False, soft_wrap=True, markup=False)
     if predicted.broken:
         raise typer.Exit(1)
 
@@ -247,15 +249,20 @@ def export(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
     out: Annotated[Optional[Path], typer.Option(help="Folder; RUN/export by default.")] = None,  # noqa: UP045
     formats: Annotated[Optional[list[str]], typer.Option("--format", help="pt2, onnx; both by default.")] = None,  # noqa: UP045
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     select: Rule = "label-free",
 ) -> None:
     """Write the model for torch.export and ONNX, with dynamic batch and points, checked against the original."""
     from isthmus.evaluation.export import export_run
     from isthmus.training.run import Run
 
-    written = export_run(Run.open(run), out, rule=select, formats=tuple(formats or ("pt2", "onnx")))
+    chosen = tuple(formats or ("pt2", "onnx"))
+    written = export_run(Run.open(run), out, rule=select, formats=chosen, overwrite=overwrite)
     for file, difference in written.differences.items():
-        console.print(f"{file}: largest difference {difference:.1e}", highlight=False, soft_wrap=True)
+        other = written.other_neighbours[file]
+        text = f"{file}: largest difference {difference:.1e} on {written.compared - other} of {written.compared} clouds"
+        near = f"; {other} have other nearest neighbours, by near ties" if other else ""
+        console.print(text + near, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -267,7 +274,7 @@ def doctor() -> None:
     grid = RichTable("", "state", "found", "advice")
     checks = report_environment()
     for check in checks:
-        grid.add_row(check.name, f"[{colours[check.state]}]{check.state}[/]", check.found, check.advice)
+        grid.add_row(check.name, f"[{colours[check.state]}]{check.state}[/]", escape(check.found), escape(check.advice))
     console.print(grid)
     if any(check.state == "problem" for check in checks):
         raise typer.Exit(1)
@@ -283,7 +290,9 @@ def recipes_list() -> None:
 
 
 @recipes_app.command("show", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def recipes_show(context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]) -> None:
+def recipes_show(
+    context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
+) -> None:
     """A whole recipe as YAML, with the given fields set: the start of a file of one's own."""
     sys.stdout.write(_changed(_recipe(recipe), parse_changes(context.args)).dump())
 
@@ -303,7 +312,9 @@ def data_list() -> None:
 
 
 @data_app.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def data_check(context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]) -> None:
+def data_check(
+    context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
+) -> None:
     """Read both domains of a recipe completely: counts per class and part, and every cloud that is left out."""
     from isthmus.data.store import check
 

@@ -214,14 +214,14 @@ def _usable(reader: Reader, skipped: list[Skipped]) -> Iterator[tuple[Sample, np
             raise DataError(f"{sample.name}: label: expected -1 to {len(reader.classes) - 1}, found {sample.label}")
         if sample.part not in PARTS:
             raise DataError(f"{sample.name}: part: expected one of {', '.join(PARTS)}, found {sample.part!r}")
-        points = _normalised(sample.points)
+        points = normalised(sample.points)
         if isinstance(points, str):
             skipped.append(Skipped(sample.name, points))
         else:
             yield sample, points
 
 
-def _normalised(points: np.ndarray) -> np.ndarray | str:
+def normalised(points: np.ndarray) -> np.ndarray | str:
     """The cloud in the unit sphere, ``(n, 3)`` float32; or why it cannot be used."""
     if points.ndim != 2 or points.shape[1] != 3:
         return f"expected points of shape (n, 3), found {points.shape}"
@@ -250,7 +250,7 @@ def _thinned(points: np.ndarray, count: int) -> np.ndarray:
     return points[np.sort(kept)]
 
 
-def _ordered(clouds: list[np.ndarray], size: int) -> np.ndarray:
+def in_farthest_order(clouds: list[np.ndarray], size: int) -> np.ndarray:
     """``(len(clouds), size, 3)``: every cloud in farthest-point order, cut or repeated to ``size``."""
     clouds = [_thinned(cloud, REDUCE * size) for cloud in clouds]
     out = np.empty((len(clouds), size, 3), dtype=np.float32)
@@ -285,7 +285,7 @@ def _write(reader: Reader, folder: Path, size: int, fingerprint: dict[str, Any],
 
         def flush() -> None:
             if pending:
-                file.write(_ordered(pending, size).tobytes())
+                file.write(in_farthest_order(pending, size).tobytes())
                 pending.clear()
             display.update(task, completed=len(kept), skipped=len(skipped))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from isthmus.errors import RecipeError, RunError
 from isthmus.evaluation.compare import Row, collect, table, write
@@ -27,7 +27,7 @@ class Suite(Spec):
     name: str
     recipes: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     baseline: str | None = None
 
     def cells(self) -> Iterator[tuple[str, Recipe]]:

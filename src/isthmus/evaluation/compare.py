@@ -77,7 +77,9 @@ def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Inter
         if seed in baseline.seeds
     ]
     if not pairs:
-        raise RunError(f"{row.method} and {baseline.method}: expected a common seed, found {row.seeds}, {baseline.seeds}")
+        raise RunError(
+            f"{row.method} and {baseline.method}: expected a common seed, found {row.seeds}, {baseline.seeds}"
+        )
     difference = np.mean([ours.correct - theirs.correct for ours, theirs in pairs], axis=0)
     return clustered_mean(difference, pairs[0][0].groups)
 

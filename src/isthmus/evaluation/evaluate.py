@@ -78,9 +78,7 @@ def per_class_table(ours: Predictions, gains: list[ClassGain] | None = None) -> 
 
 def confusion_table(ours: Predictions) -> Table:
     """Counts; rows are the truth, columns the prediction."""
-    rows = tuple(
-        (name, *(str(int(count)) for count in line)) for name, line in zip(ours.classes, ours.confusion)
-    )
+    rows = tuple((name, *(str(int(count)) for count in line)) for name, line in zip(ours.classes, ours.confusion))
     return Table(("truth \\ predicted", *ours.classes), rows)
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from isthmus.data.files import SUFFIXES, Up, read_clouds, read_h5, z_up
-from isthmus.data.store import CloudStore, _normalised, _ordered
+from isthmus.data.store import CloudStore, in_farthest_order, normalised
 from isthmus.data.stream import clouds
 from isthmus.errors import DataError, IsthmusError, RunError
 from isthmus.methods.base import Method
@@ -165,7 +165,7 @@ def predict_files(
         if not waiting:
             return
         # At the size of the stores: from how many points a larger cloud is thinned depends on it.
-        ordered = _ordered([cloud for _, _, cloud in waiting], size)[:, :points]
+        ordered = in_farthest_order([cloud for _, _, cloud in waiting], size)[:, :points]
         logits = _logits(method, torch.from_numpy(np.ascontiguousarray(ordered)))
         if logits.shape != (len(waiting), len(classes)) or not np.isfinite(logits).all():
             raise RunError(
@@ -180,11 +180,11 @@ def predict_files(
     for done, file in enumerate(found, start=1):
         try:
             for name, cloud in _clouds(file, max(MESH_POINTS, points), up):
-                normalised = _normalised(cloud)
-                if isinstance(normalised, str):
-                    broken.append(Broken(file, name, f"{file.parent / name}: {normalised}"))
+                usable = normalised(cloud)
+                if isinstance(usable, str):
+                    broken.append(Broken(file, name, f"{file.parent / name}: {usable}"))
                     continue
-                waiting.append((file, name, normalised))
+                waiting.append((file, name, usable))
                 if len(waiting) == BATCH:
                     predict_waiting()
         except (DataError, OSError) as error:

@@ -276,9 +276,7 @@ def _per_class(subjects: Sequence[_Subject]) -> _Section:
             for each, gain in zip(subjects[1:], overall)
         ],
     }
-    summaries = [
-        {"baseline": each.shown, **_hurt_and_helped(line)} for each, line in zip(subjects[1:], gains)
-    ]
+    summaries = [{"baseline": each.shown, **_hurt_and_helped(line)} for each, line in zip(subjects[1:], gains)]
     figure = None
     if gains:
         titled = [(each.shown.label, line) for each, line in zip(subjects[1:], gains)]

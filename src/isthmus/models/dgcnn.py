@@ -182,7 +182,8 @@ def at_neighbours(values: Tensor, neighbours: Tensor) -> Tensor:
 def rows_of(neighbours: Tensor) -> Tensor:
     """Indices within each cloud (B, N, k) as indices into all points of the batch."""
     clouds, size, _ = neighbours.shape
-    return neighbours + torch.arange(0, clouds * size, size, device=neighbours.device)[:, None, None]
+    # Not arange with a step: torch.export would then refuse a batch of one.
+    return neighbours + size * torch.arange(clouds, device=neighbours.device)[:, None, None]
 
 
 @torch.no_grad()

@@ -144,8 +144,9 @@ def build_network(spec: NetworkSpec, classes: int) -> PointClassifier:
         encoder = PointNet(
             width=spec.width, input_transform=spec.input_transform, feature_transform=spec.feature_transform
         )
-    slope = 0.2 if isinstance(spec, DGCNNSpec) else 0.0
-    head = ClassificationHead(encoder.pooled_channels, classes, width=spec.width, dropout=spec.dropout, slope=slope)
+    head = ClassificationHead(
+        encoder.pooled_channels, classes, width=spec.width, dropout=spec.dropout, slope=encoder.slope
+    )
     return PointClassifier(encoder, head)
 
 

@@ -172,8 +172,6 @@ class _Training:
         total = sum(stage.steps for stage in recipe.stages)
         if recipe.engine.compile and isinstance(network, nn.Module):
             network.compile()
-        if recipe.engine.sync_batch_norm:
-            self.method = nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
         saved = self._restore()
         first, step = (saved["stage"], saved["step"]) if saved else (0, 0)
         before = sum(stage.steps for stage in recipe.stages[:first])
@@ -247,7 +245,7 @@ class _Training:
         total, values = self._combine(wrapped(batches, progress))
         self.fabric.backward(total)
         if stage.clip_norm is not None:
-            self.fabric.clip_gradients(wrapped, optimizer, max_norm=stage.clip_norm)  # type: ignore[arg-type]
+            self.fabric.clip_gradients(wrapped, optimizer, max_norm=stage.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         if self.averaged is not None:
@@ -261,7 +259,7 @@ class _Training:
         world = self.fabric.world_size
         if world > 1:
             shared = self.fabric.all_reduce(torch.stack([weights, sums]), reduce_op="sum")
-            weights, sums = shared[0], shared[1]  # type: ignore[index]
+            weights, sums = shared[0], shared[1]
         total = torch.zeros((), device=weights.device)
         values = {}
         for position, (name, loss) in enumerate(losses.items()):

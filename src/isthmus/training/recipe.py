@@ -282,7 +282,6 @@ class EngineSpec(Spec):
     num_nodes: int = Field(1, ge=1)
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    sync_batch_norm: bool = False
     compile: bool = False
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 

@@ -100,7 +100,7 @@ class Run:
     def rewind(self, global_step: int) -> None:
         """Forget what was logged after ``global_step``: a resumed run logs it again."""
         for file in ("metrics", "gate"):
-            kept = [row for row in self.rows(file) if row["global_step"] <= global_step]  # type: ignore[arg-type]
+            kept = [row for row in self.rows(file) if row["global_step"] <= global_step]
             text = "".join(json.dumps(row) + "\n" for row in kept)
             write_atomically(self.path / f"{file}.jsonl", text.encode())
 
