@@ -69,7 +69,8 @@ def collect(runs: Sequence[Run]) -> list[Row]:
 def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Interval:
     """Gain in overall accuracy over ``baseline``, averaged over the seeds both have, clustered by group.
 
-    The interval is over target objects (rooms); the spread over seeds is shown beside it, not inside it.
+    The interval is over target objects (rooms); the spread over seeds is shown beside it, not inside it. Where the
+    two were measured on different parts (an oracle), the objects that both have are compared.
     """
     pairs = [
         (row.selected[i][column].predictions, baseline.selected[baseline.seeds.index(seed)][column].predictions)
@@ -80,8 +81,9 @@ def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Inter
         raise RunError(
             f"{row.method} and {baseline.method}: expected a common seed, found {row.seeds}, {baseline.seeds}"
         )
-    difference = np.mean([ours.correct - theirs.correct for ours, theirs in pairs], axis=0)
-    return clustered_mean(difference, pairs[0][0].groups)
+    _, here, there = np.intersect1d(pairs[0][0].names, pairs[0][1].names, return_indices=True)
+    difference = np.mean([ours.correct[here] - theirs.correct[there] for ours, theirs in pairs], axis=0)
+    return clustered_mean(difference, pairs[0][0].groups[here])
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import cycle
-from typing import Any
+from itertools import cycle, pairwise
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -31,6 +31,7 @@ CLASS_COLOURS = (
 SYMBOLS = ("circle", "square", "triangle-up", "star", "pentagon", "hexagon")
 NEEDS_LABELS = "needs target labels, not used for selection"
 _PANELS_PER_ROW = 3
+_SAMPLES_PER_COLUMN = 96
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def class_gains(gains: Sequence[tuple[str, Sequence[ClassGain]]]) -> go.Figure:
         figure.update_xaxes(title_text="gain in accuracy, points", row=1, col=column)
     names = [escape(gain.name) for gain in gains[0][1]]
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=[-0.6, len(names) - 0.4])
-    return _finish(figure, 120 + 24 * len(names))
+    return _finish(figure, 90 + 24 * len(names), legend=None)
 
 
 def confusion_matrices(runs: Sequence[Shown]) -> go.Figure:
@@ -149,18 +150,18 @@ def confusion_matrices(runs: Sequence[Shown]) -> go.Figure:
             "colorscale": "Blues",
             "cmin": 0,
             "cmax": 100,
-            "colorbar": {"title": {"text": "% of<br>true class"}, "thickness": 12},
+            "colorbar": {"title": {"text": "%"}, "thickness": 12},
         }
     )
-    return _finish(figure, rows * (200 + 22 * max(len(names), 8)))
+    return _finish(figure, rows * (170 + 22 * max(len(names), 8)), legend=None)
 
 
 def loss_curves(runs: Sequence[Shown]) -> go.Figure:
     """One panel per loss over all stages: batch values faint, a running mean strong; unweighted."""
     names = list(dict.fromkeys(key for run in runs for row in run.losses for key in row if key.startswith("loss/")))
-    figure = _panels([escape(name.removeprefix("loss/")) for name in names], height=270)
+    figure = _panels([escape(name.removeprefix("loss/")) for name in names], height=270, per_row=4)
     for index, name in enumerate(names):
-        place = _place(index)
+        place = _place(index, 4)
         for run in runs:
             rows = [row for row in run.losses if name in row]
             if not rows:
@@ -180,8 +181,9 @@ def loss_curves(runs: Sequence[Shown]) -> go.Figure:
                 **common,
             )
         figure.update_yaxes(rangemode="tozero", row=place[0], col=place[1])
+    figure.update_xaxes(range=[0, _longest(runs)])
     _run_legend(figure, runs)
-    _mark_stages(figure, runs[0].stages, len(names))
+    _mark_stages(figure, runs[0].stages, len(names), per_row=4)
     return figure
 
 
@@ -214,6 +216,7 @@ def score_curves(runs: Sequence[Shown], score_name: str) -> go.Figure:
             )
     _run_legend(figure, runs)
     _mark_stages(figure, runs[0].stages, 3)
+    figure.update_xaxes(range=[0, 1.02 * _longest(runs)])
     return figure
 
 
@@ -226,8 +229,11 @@ def gate_scores(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], scor
         low, high = np.quantile(log.scores, [0.005, 0.995])
         if high - low < 1e-6:
             low, high = low - 0.5, high + 0.5
-        columns = int(np.clip(len(np.unique(log.steps)), 1, 40))
-        step_edges, score_edges = np.linspace(0, total, columns + 1), np.linspace(low, high, 31)
+        logged = np.unique(log.steps)
+        covered = (logged[-1] - logged[0]) * len(logged) / max(len(logged) - 1, 1) or total
+        wanted = min(len(logged), len(log.scores) // _SAMPLES_PER_COLUMN) * total / covered
+        columns = int(np.clip(wanted, 1, 60))
+        step_edges, score_edges = np.linspace(0, total, columns + 1), np.linspace(low, high, 25)
         inside = log.scores.clip(low, high)
         counts, _, _ = np.histogram2d(log.steps - 0.5, inside, bins=(step_edges, score_edges))
         samples = counts.sum(axis=1, keepdims=True)
@@ -238,7 +244,7 @@ def gate_scores(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], scor
             y=(score_edges[1:] + score_edges[:-1]) / 2,
             z=share.T,
             coloraxis="coloraxis",
-            hovertemplate=f"around step %{{x:.0f}}, {score_name} %{{y:.2f}}: %{{z:.1f}} % of the samples<extra></extra>",
+            hovertemplate=f"around step %{{x:.0f}}, {score_name} %{{y:.2f}}: %{{z:.1f}} % of samples<extra></extra>",
             row=place[0],
             col=place[1],
         )
@@ -250,7 +256,7 @@ def gate_scores(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], scor
             y=mean,
             mode="lines",
             name="mean",
-            line={"color": HURT, "width": 2},
+            line={"color": "#222", "width": 2},
             hovertemplate="mean %{y:.2f}<extra></extra>",
             showlegend=index == 0,
             row=place[0],
@@ -268,10 +274,11 @@ def gate_shares(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], clas
     """Share of each class that the gate let through, per stage and domain, beside the share of all (the line)."""
     panels = [(log, stage) for stage, _ in stages for log in logs if (log.stages == stage).any()]
     titles = [
-        f"{escape(stage)}, {escape(log.domain)}" + (" (pseudo-labels)" if log.domain == "target" else "")
+        f"{escape(stage)}, {escape(log.domain)}{' (pseudo-labels)' if log.domain == 'target' else ''}"
+        f"<br>all: {100 * log.taking_part[log.stages == stage].mean():.0f} %"
         for log, stage in panels
     ]
-    figure = _panels(titles, height=310)
+    figure = _panels(titles, height=310, legend=None)
     for index, (log, stage) in enumerate(panels):
         place, here = _place(index), log.stages == stage
         kept, labels = log.taking_part[here], log.labels[here]
@@ -289,12 +296,9 @@ def gate_shares(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], clas
             row=place[0],
             col=place[1],
         )
-        overall = 100 * float(kept.mean())
         figure.add_hline(
-            y=overall,
+            y=100 * float(kept.mean()),
             line={"color": "#222", "width": 1.5, "dash": "dot"},
-            annotation={"text": f"all {overall:.0f} %", "font": {"size": 11}, "bgcolor": "rgba(255,255,255,0.8)"},
-            annotation_position="top right",
             row=place[0],
             col=place[1],
         )
@@ -310,7 +314,7 @@ def shapes(clouds: Sequence[Shape]) -> go.Figure:
         rows=1,
         cols=len(clouds),
         specs=[[{"type": "scene"}] * len(clouds)],
-        subplot_titles=[f"<b>{escape(cloud.class_name)}</b>  skewness {cloud.skewness:.1f}" for cloud in clouds],
+        subplot_titles=[f"<b>{escape(cloud.class_name)}</b>  skewness {signed(cloud.skewness)}" for cloud in clouds],
         horizontal_spacing=0.01,
     )
     for column, cloud in enumerate(clouds, start=1):
@@ -327,14 +331,19 @@ def shapes(clouds: Sequence[Shape]) -> go.Figure:
             row=1,
             col=column,
         )
-    hidden = {"visible": False}
-    camera = {"eye": {"x": 1.3, "y": 1.3, "z": 0.8}}
-    figure.update_scenes(xaxis=hidden, yaxis=hidden, zaxis=hidden, aspectmode="data", camera=camera)
-    scale = [[0.0, "#2166AC"], [0.5, "#C9C9C9"], [1.0, "#D55E00"]]
+        low, high = cloud.points.min(axis=0), cloud.points.max(axis=0)
+        half = 0.52 * float((high - low).max())
+        ranges = {
+            f"{axis}axis": {"visible": False, "range": [middle - half, middle + half]}
+            for axis, middle in zip("xyz", ((low + high) / 2).tolist())
+        }
+        figure.update_scenes(aspectmode="cube", camera={"eye": {"x": 1.1, "y": 1.1, "z": 0.6}}, row=1, col=column)
+        figure.update_scenes(ranges, row=1, col=column)
+    scale = [[0.0, "#542788"], [0.5, "#C9C9C9"], [1.0, "#E07B00"]]
     bar = {"title": {"text": "saliency"}, "thickness": 12, "tickvals": [-1, 0, 1]}
     figure.update_layout(coloraxis={"colorscale": scale, "cmin": -1, "cmax": 1, "colorbar": bar})
-    _finish(figure, 300)
-    return figure.update_layout(margin={"l": 0, "r": 0, "t": 40, "b": 0})
+    _finish(figure, 310, legend=None)
+    return figure.update_layout(margin={"l": 0, "r": 0, "t": 50, "b": 0})
 
 
 def embedding(panels: Sequence[tuple[str, Embedding]], classes: Sequence[str]) -> go.Figure:
@@ -371,7 +380,7 @@ def embedding(panels: Sequence[tuple[str, Embedding]], classes: Sequence[str]) -
     )  # fmt: skip
     figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, mirror=True)
     figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, mirror=True)
-    return _finish(figure, 470, legend_below=True)
+    return _finish(figure, 470, legend="below")
 
 
 def selection(runs: Sequence[Shown], score_name: str) -> go.Figure:
@@ -407,6 +416,12 @@ def selection(runs: Sequence[Shown], score_name: str) -> go.Figure:
     return _finish(figure, 400)
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, a typographic minus; plain zero where it rounds to that."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
 def class_colours(count: int) -> list[str]:
     """A colour for each class."""
     if count <= len(CLASS_COLOURS):
@@ -439,7 +454,13 @@ def _smooth(values: np.ndarray, stages: np.ndarray) -> np.ndarray:
     return smooth
 
 
-def _panels(titles: Sequence[str], *, height: int, per_row: int = _PANELS_PER_ROW) -> go.Figure:
+def _panels(
+    titles: Sequence[str],
+    *,
+    height: int,
+    per_row: int = _PANELS_PER_ROW,
+    legend: Literal["above", None] = "above",
+) -> go.Figure:
     """An empty figure of equal panels, row by row, each ``height`` pixels high."""
     columns = min(len(titles), per_row) or 1
     rows = -(-len(titles) // columns) or 1
@@ -451,11 +472,15 @@ def _panels(titles: Sequence[str], *, height: int, per_row: int = _PANELS_PER_RO
         vertical_spacing=0.3 / rows if rows > 1 else 0.0,
     )
     figure.update_xaxes(title_text="step", title_standoff=4)
-    return _finish(figure, height * rows + 50)
+    return _finish(figure, height * rows + 30, legend=legend)
 
 
 def _place(index: int, per_row: int = _PANELS_PER_ROW) -> tuple[int, int]:
     return index // per_row + 1, index % per_row + 1
+
+
+def _longest(runs: Sequence[Shown]) -> int:
+    return max(sum(steps for _, steps in run.stages) for run in runs)
 
 
 def _run_legend(figure: go.Figure, runs: Sequence[Shown]) -> None:
@@ -475,7 +500,7 @@ def _mark_stages(
 ) -> None:
     """A line where a stage of the subject ends and the next begins, with the next one's name."""
     at = 0
-    for (_, steps), (name, _) in zip(stages, stages[1:]):
+    for (_, steps), (name, _) in pairwise(stages):
         at += steps
         for index in range(panels):
             row, column = _place(index, per_row)
@@ -489,19 +514,17 @@ def _mark_stages(
             )
 
 
-def _finish(figure: go.Figure, height: int, *, legend_below: bool = False) -> go.Figure:
+def _finish(figure: go.Figure, height: int, *, legend: Literal["above", "below", None] = "above") -> go.Figure:
     font = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#222"}
-    legend: dict[str, Any] = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "bottom", "y": 1.0}
-    if legend_below:
-        legend |= {"y": -0.04, "yanchor": "top"}
-    else:
-        legend |= {"yref": "container", "y": 0.995, "yanchor": "top"}
+    place: dict[str, Any] = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "y": -0.04}
+    if legend == "above":
+        place |= {"yref": "container", "y": 0.995}
     figure.update_layout(
         template="plotly_white",
         height=height,
         font=font,
-        margin={"l": 10, "r": 10, "t": 40 if legend_below else 70, "b": 10},
-        legend=legend,
+        margin={"l": 10, "r": 10, "t": 70 if legend == "above" else 45, "b": 10},
+        legend=place,
         hoverlabel={"font": font},
     )
     figure.update_annotations(font={"size": 13})

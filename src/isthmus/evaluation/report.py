@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from isthmus.evaluation.accuracy import (
     overall_gain,
     select,
 )
-from isthmus.evaluation.figures import Evaluation, GateLog, Shown
+from isthmus.evaluation.figures import Evaluation, GateLog, Shown, signed
 from isthmus.evaluation.predict import load_method
 from isthmus.evaluation.shapes import Embedding, embed, source_shapes
 from isthmus.methods.base import Method
@@ -182,8 +182,6 @@ def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
         loader=PackageLoader("isthmus.evaluation"),
         autoescape=True,
         undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
     recipe = subject.run.recipe
     return environment.get_template("report.html").render(
@@ -251,7 +249,14 @@ def _results(subjects: Sequence[_Subject], rule: Rule) -> _Section:
     headings = [NOT_USABLE if column == "target-selected" else column for column in COLUMNS]
     clouds = len(subjects[0].shown.predictions.labels)
     seeds = sorted({each.run.recipe.seed for each in subjects})
-    return _Section("results", "Results", {"rows": rows, "headings": headings, "clouds": clouds, "seeds": seeds})
+    collapsed = [
+        each.shown.label
+        for each in subjects
+        for point in each.shown.evaluations
+        if point.collapsed and point.global_step == each.shown.chosen
+    ]
+    values = {"rows": rows, "headings": headings, "clouds": clouds, "seeds": seeds, "collapsed": collapsed}
+    return _Section("results", "Results", values)
 
 
 def _per_class(subjects: Sequence[_Subject]) -> _Section:
@@ -281,7 +286,14 @@ def _per_class(subjects: Sequence[_Subject]) -> _Section:
     if gains:
         titled = [(each.shown.label, line) for each, line in zip(subjects[1:], gains)]
         figure = _html(figures.class_gains(titled), "gains-figure")
-    values = {"rows": rows, "total": total, "summaries": summaries, "figure": figure, "clouds": len(ours.labels)}
+    values = {
+        "rows": rows,
+        "total": total,
+        "summaries": summaries,
+        "figure": figure,
+        "clouds": len(ours.labels),
+        "by_chance": f"{100 * (1 - 0.95 ** sum(count > 0 for count in counts)):.0f}",
+    }
     return _Section("classes", "Per class", values)
 
 
@@ -292,7 +304,7 @@ def _gain_cells(gain: ClassGain) -> dict[str, str]:
         "baseline": _percent(gain.baseline),
         "gain": _points(interval.estimate),
         "interval": f"[{_points(interval.low)}, {_points(interval.high)}]" if math.isfinite(interval.low) else NAN,
-        "verdict": gain.verdict,
+        "verdict": "within noise" if "noise" in gain.verdict else gain.verdict,
     }
 
 
@@ -389,13 +401,16 @@ def _shapes(subject: _Subject, method: Method | None) -> _Section | None:
     if not ordered:
         return None
     count = min(SHAPES, (len(ordered) + 1) // 2)
+    spec = subject.run.recipe.method
+    gate = spec.gate if isinstance(spec, SelfSupervisedSpec) else None
     skews = [shape.skewness for shape in ordered]
     return _Section(
         "shapes",
         "Shapes with the lowest and the highest skewness",
         {
             "measured": len(ordered),
-            "quantiles": [f"{value:.1f}" for value in np.quantile(skews, [0.0, 0.5, 1.0])],
+            "kept": getattr(gate, "keep_side", None),
+            "quantiles": [signed(value) for value in np.quantile(skews, [0.0, 0.5, 1.0])],
             "lowest": _html(figures.shapes(ordered[:count]), "lowest-figure"),
             "highest": _html(figures.shapes(ordered[::-1][:count]), "highest-figure"),
         },
@@ -433,7 +448,7 @@ def _selection(subjects: Sequence[_Subject]) -> _Section:
                 "run": each.shown,
                 "evaluations": len(evaluations),
                 "collapsed": sum(point.collapsed for point in evaluations),
-                "rank": NAN if math.isnan(rank) else f"{rank:+.2f}",
+                "rank": NAN if math.isnan(rank) else signed(rank, 2),
                 "lost": [
                     _percent(best - last[column].predictions.accuracy)
                     for column in ("source-val", "label-free", "last")
@@ -471,7 +486,9 @@ def _domain_table(domain: str, store: CloudStore, spec: DomainSpec) -> dict[str,
         "name": domain_name(spec),
         "uses": [
             ", ".join(
-                use for use, parts in (("trains", spec.train_on), ("measures", spec.evaluate_on)) if part in parts
+                use
+                for use, parts in (("trained on", spec.train_on), ("measured on", spec.evaluate_on))
+                if part in parts
             )
             for part in PARTS
         ],
@@ -518,28 +535,39 @@ def _recipe(subjects: Sequence[_Subject]) -> _Section:
 
 def _differences(ours: Recipe, theirs: Recipe) -> list[tuple[str, str, str]]:
     """Fields in which two recipes differ: dotted name, ours, theirs."""
-    left, right = (_flat(recipe.model_dump(mode="json", exclude={"name", "engine"})) for recipe in (ours, theirs))
-    keys = [key for key in dict.fromkeys([*left, *right]) if left.get(key, NAN) != right.get(key, NAN)]
-    rows = [(key, str(left.get(key, NAN)), str(right.get(key, NAN))) for key in keys]
+    left, right = (recipe.model_dump(mode="json", exclude={"name", "engine"}) for recipe in (ours, theirs))
+    rows = list(_differing(left, right, ""))
     return rows if len(rows) <= LISTED else [*rows[:LISTED], (f"and {len(rows) - LISTED} more fields", "", "")]
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested mappings and lists of mappings by dotted name."""
-    if isinstance(value, dict) and value:
-        inner: Any = value.items()
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        inner = enumerate(value)
-    else:
-        return {name: value}
-    return {
-        field: leaf for key, each in inner for field, leaf in _flat(each, f"{name}.{key}" if name else str(key)).items()
-    }
+def _differing(ours: Any, theirs: Any, name: str) -> Iterator[tuple[str, str, str]]:
+    """Walk two recipes; where one lacks a group of fields, or the kind differs, the group is one difference."""
+    if ours == theirs:
+        return
+    if _grouped(ours) and _grouped(theirs):
+        left, right = (dict(value if isinstance(value, dict) else enumerate(value)) for value in (ours, theirs))
+        if left.get("kind") == right.get("kind"):
+            for key in dict.fromkeys([*left, *right]):
+                yield from _differing(left.get(key), right.get(key), f"{name}.{key}" if name else str(key))
+            return
+    yield name, _short(ours), _short(theirs)
+
+
+def _grouped(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("kind") or value.get("name") or value)
+    return NAN if value is None else str(value)
 
 
 def _html(figure: go.Figure, name: str) -> Markup:
     """A figure as a ``div`` that draws itself with the page's plotly.js."""
-    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
+    # Named one by one: the default set has a button that sends the figure to a server.
+    buttons = [["toImage", "resetCameraDefault3d" if "scene" in figure.layout else "resetScale2d"]]
+    config = {"displaylogo": False, "responsive": True, "modeBarButtons": buttons}
     return Markup(figure.to_html(config, full_html=False, include_plotlyjs=False, div_id=name))
 
 
@@ -558,4 +586,4 @@ def _percent(value: float) -> str:
 
 def _points(value: float) -> str:
     """A difference of shares in percentage points, signed."""
-    return NAN if math.isnan(value) else f"{100 * value:+.1f}"
+    return NAN if math.isnan(value) else signed(100 * value)
