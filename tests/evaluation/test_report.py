@@ -80,7 +80,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag in ("script", "style"):
+        if tag in ("script", "style", "td", "th"):
             self.open.append(tag)
         if tag == "section":
             self.sections.append(dict(attrs)["id"] or "")
@@ -91,16 +91,15 @@ class Page(HTMLParser):
             self.tables[self.sections[-1]][-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style"):
+        if tag in ("script", "style", "td", "th"):
             self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        if self.open:
+        if self.open[-1:] in (["script"], ["style"]):
             return
         self.text += data
-        rows = self.tables.get(self.sections[-1]) if self.sections else None
-        if rows and rows[-1]:
-            rows[-1][-1] += data.strip()
+        if self.open and self.sections:
+            self.tables[self.sections[-1]][-1][-1] += data.strip()
 
 
 def read(path: Path) -> Page:

@@ -48,7 +48,9 @@ def stage2() -> dict[str, Batch]:
 
 
 def total(losses: dict[str, Loss]) -> torch.Tensor:
-    return sum((l.coefficient * l.sum / l.weight for l in losses.values() if l.weight > 0), torch.zeros(()))
+    return sum(
+        (each.coefficient * each.sum / each.weight for each in losses.values() if each.weight > 0), torch.zeros(())
+    )
 
 
 def gradients(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -77,5 +77,5 @@ def test_sampled_regions_have_the_share_and_go_to_their_mean(protocol: str) -> N
 
 
 def test_a_split_takes_one_side_of_a_vertical_plane() -> None:
-    mask, centre = sampled_region(ball(6, size=2000), random(), protocol="split", share=0.1)
+    _, centre = sampled_region(ball(6, size=2000), random(), protocol="split", share=0.1)
     assert (centre[:, :2].norm(dim=1) > 0.1).all()  # far from the axis, where an unbiased draw would be

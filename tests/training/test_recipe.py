@@ -26,8 +26,8 @@ def test_every_named_recipe_survives_the_trip_through_its_file(name: str, tmp_pa
 
 def test_any_field_can_be_set_by_its_dotted_name() -> None:
     recipe = changed(
-        ("stages.1.steps", "7"), ("method.gate.keep", "0.3"), ("method.gating.saliency", "eval"), ("source.data.seed", "5"),
-        ("classes", "[bed, chair]"), ("engine.devices", "2"),
+        ("stages.1.steps", "7"), ("method.gate.keep", "0.3"), ("method.gating.saliency", "eval"),
+        ("source.data.seed", "5"), ("classes", "[bed, chair]"), ("engine.devices", "2"),
     )  # fmt: skip
     assert recipe.stages[1].steps == 7 and recipe.stages[0] == named("sim/sm-dsb").stages[0]
     assert recipe.method.gate.keep == 0.3 and recipe.method.gating.saliency == "eval"
@@ -76,8 +76,11 @@ def test_settings_that_contradict_each_other_are_found_before_training() -> None
         changed(("method", "{kind: source-only}"))
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)))  # fmt: skip
+def containers(inner: st.SearchStrategy) -> st.SearchStrategy:
+    return st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), containers))
 @settings(max_examples=100, deadline=None)
 def test_no_value_whatever_raises_anything_but_a_recipe_error(value) -> None:
     for field in ("points", "method", "stages", "source"):

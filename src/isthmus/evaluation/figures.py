@@ -274,8 +274,7 @@ def gate_shares(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], clas
     """Share of each class that the gate let through, per stage and domain, beside the share of all (the line)."""
     panels = [(log, stage) for stage, _ in stages for log in logs if (log.stages == stage).any()]
     titles = [
-        f"{escape(stage)}, {escape(log.domain)}{' (pseudo-labels)' if log.domain == 'target' else ''}"
-        f"<br>all: {100 * log.taking_part[log.stages == stage].mean():.0f} %"
+        f"{escape(stage)}, {escape(log.domain)}<br>all: {100 * log.taking_part[log.stages == stage].mean():.0f} %"
         for log, stage in panels
     ]
     figure = _panels(titles, height=310, legend=None)

@@ -478,20 +478,18 @@ def _domain_table(domain: str, store: CloudStore, spec: DomainSpec) -> dict[str,
     def counts(label: int) -> list[int]:
         return [int((store.labels[store.indices(part)] == label).sum()) for part in PARTS]
 
+    uses: dict[str, Sequence[str]] = {"trained on": spec.train_on}
+    if len(store.indices("val")):
+        uses["selected by"] = ("val",)
+    if domain == "target":
+        uses["measured on"] = spec.evaluate_on
     rows = [(name, counts(label)) for label, name in enumerate(store.classes)]
     if (store.labels < 0).any():
         rows.append(("no label", counts(-1)))
     return {
         "domain": domain,
         "name": domain_name(spec),
-        "uses": [
-            ", ".join(
-                use
-                for use, parts in (("trained on", spec.train_on), ("measured on", spec.evaluate_on))
-                if part in parts
-            )
-            for part in PARTS
-        ],
+        "uses": [", ".join(use for use, parts in uses.items() if part in parts) for part in PARTS],
         "rows": rows,
         "totals": [len(store.indices(part)) for part in PARTS],
         "skipped": store.skipped[:LISTED],

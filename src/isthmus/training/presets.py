@@ -111,7 +111,7 @@ def real(host: Host, source: str, target: str) -> Recipe:
 
 
 def virtual(host: Host, source: str, target: str) -> Recipe:
-    """Real CAD shapes to real CAD shapes seen through a virtual depth sensor, with a large test part where there is one."""
+    """Real CAD shapes to real CAD shapes seen by a virtual depth sensor; M has a large test part."""
     recipe = real(host, source, target)
     sensor = VirtualSensorSpec(test_share=0.7 if target == "m" else None)
     changed = recipe.target.model_copy(update={"virtual_sensor": sensor})
@@ -119,7 +119,7 @@ def virtual(host: Host, source: str, target: str) -> Recipe:
 
 
 def pointda(host: Host, source: str, target: str) -> Recipe:
-    """PointDA-10 as the paper trains it, with DGCNN; point ``source.data.root`` and ``target.data.root`` at the data."""
+    """PointDA-10 as the paper trains it, with DGCNN; ``source.data.root`` and ``target.data.root`` say where it is."""
     root = Path("PointDA_data")
     return Recipe(
         name=f"pointda/{source}2{target}/{host}",
