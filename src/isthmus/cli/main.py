@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
@@ -116,7 +117,10 @@ def train(
 
     with Bar(title=chosen.name) as bar:
         run = train_recipe(chosen, folder, resume=resume is not None, reporter=bar)
-    console.print(f"Run: [bold]{run.path}[/bold]. Next: isthmus evaluate {run.path}", highlight=False, soft_wrap=True)
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        console.print(
+            f"Run: [bold]{run.path}[/bold]. Next: isthmus evaluate {run.path}", highlight=False, soft_wrap=True
+        )
 
 
 @app.command()

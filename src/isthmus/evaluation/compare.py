@@ -37,6 +37,7 @@ class Row:
     overall: dict[Column, list[float]]
     mean_class: dict[Column, list[float]]
     selected: tuple[dict[Column, Selected], ...]
+    uses_target_labels: bool
 
 
 def collect(runs: Sequence[Run]) -> list[Row]:
@@ -61,6 +62,7 @@ def collect(runs: Sequence[Run]) -> list[Row]:
                     overall={c: [each[c].predictions.accuracy for each in chosen] for c in COLUMNS},
                     mean_class={c: [each[c].predictions.mean_class_accuracy for each in chosen] for c in COLUMNS},
                     selected=chosen,
+                    uses_target_labels=recipe.uses_target_labels,
                 )
             )
     return rows
@@ -130,7 +132,7 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
         headings.append(f"gain over {baseline}, label-free")
     lines = []
     for row in rows:
-        cells = [row.direction, _marked(row.method), row.stage, str(len(row.seeds))]
+        cells = [row.direction, _marked(row), row.stage, str(len(row.seeds))]
         cells += [f"{_percent(row.overall[c])} ({_percent(row.mean_class[c])})" for c in COLUMNS]
         if baseline is not None:
             cells.append(_gain_cell(row, rows, baseline))
@@ -160,8 +162,8 @@ def _gain_cell(row: Row, rows: Sequence[Row], baseline: str) -> str:
     )
 
 
-def _marked(method: str) -> str:
-    return f"{method} (target labels)" if method in ("oracle", "cosine-gate") else method
+def _marked(row: Row) -> str:
+    return f"{row.method} (target labels)" if row.uses_target_labels else row.method
 
 
 def _percent(values: list[float]) -> str:

@@ -142,6 +142,8 @@ def confusion_matrices(runs: Sequence[Shown]) -> go.Figure:
             row=index // columns + 1,
             col=index % columns + 1,
         )
+    if columns == 1:
+        figure.update_layout(width=620)
     figure.update_yaxes(autorange="reversed", title_text="true class", col=1)
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(tickangle=-60, title_text="predicted")
@@ -168,13 +170,19 @@ def loss_curves(runs: Sequence[Shown]) -> go.Figure:
                 continue
             steps, values = [row["global_step"] for row in rows], np.array([row[name] for row in rows])
             stages = np.array([row["stage"] for row in rows])
-            common = {"legendgroup": run.label, "mode": "lines", "x": steps, "row": place[0], "col": place[1]}
+            common = {"legendgroup": run.label, "x": steps, "row": place[0], "col": place[1]}
             figure.add_scatter(
-                y=values, line={"color": run.colour, "width": 1}, opacity=0.25, showlegend=False, hoverinfo="skip",
+                y=values,
+                mode="lines",
+                line={"color": run.colour, "width": 1},
+                opacity=0.25,
+                showlegend=False,
+                hoverinfo="skip",
                 **common,
-            )  # fmt: skip
+            )
             figure.add_scatter(
                 y=_smooth(values, stages),
+                mode="lines" if len(rows) > 1 else "markers",
                 line={"color": run.colour, "width": 2},
                 hovertemplate=f"%{{y:.3f}} at step %{{x}}<extra>{escape(run.label)}</extra>",
                 showlegend=False,

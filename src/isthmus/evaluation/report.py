@@ -204,7 +204,7 @@ def _sentence(subject: _Subject) -> str:
     stages = " then ".join(f"{stage.steps} steps ({stage.name})" for stage in recipe.stages)
     clouds, parts = len(subject.shown.predictions.labels), " and ".join(recipe.target.evaluate_on)
     return (
-        f"{_method(recipe)}, trained from {domain_name(recipe.source)} to {domain_name(recipe.target)} with a "
+        f"{_method(recipe)}, in the direction {domain_name(recipe.source)} to {domain_name(recipe.target)}, with a "
         f"{'DGCNN' if recipe.network.kind == 'dgcnn' else 'PointNet'} on {recipe.points} points per cloud, seed "
         f"{recipe.seed}, for {stages}, and measured on the {clouds} labelled clouds of the target's {parts} part"
         f"{'s' if len(recipe.target.evaluate_on) > 1 else ''}."

@@ -87,9 +87,9 @@ def train(
     With ``resume`` an interrupted run in ``out`` goes on where its last checkpoint was. A ``method`` of the user's
     own takes the place of the recipe's. Raises RunError if ``out`` holds another run and ``resume`` is not set.
     """
-    shown = reporter or Silent()
     fabric = _fabric(recipe.engine)
     fabric.launch()
+    shown = reporter if reporter is not None and fabric.global_rank == 0 else Silent()
     run = _open_run(fabric, recipe, out, resume)
     if run.finished:
         shown.message(f"{out} is finished already")
@@ -171,7 +171,8 @@ class _Training:
         recipe, network = self.recipe, getattr(self.method, "network", None)
         total = sum(stage.steps for stage in recipe.stages)
         if recipe.engine.compile and isinstance(network, nn.Module):
-            network.compile()
+            for part in network.children():  # the encoder is also called on its own, by pretexts
+                part.compile()
         saved = self._restore()
         first, step = (saved["stage"], saved["step"]) if saved else (0, 0)
         before = sum(stage.steps for stage in recipe.stages[:first])

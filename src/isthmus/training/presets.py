@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from isthmus.errors import RecipeError
 from isthmus.training.recipe import (
@@ -33,10 +33,11 @@ from isthmus.training.recipe import (
     VirtualSensorSpec,
 )
 
-Host = Literal["source-only", "oracle", "defrec", "defrec-pcm", "random-gate", "half-random", "scaled-weight", "sm-dsb"]
-HOSTS: tuple[Host, ...] = (
-    "source-only", "oracle", "defrec", "defrec-pcm", "random-gate", "half-random", "scaled-weight", "sm-dsb",
-)  # fmt: skip
+Host = Literal[
+    "source-only", "oracle", "defrec", "defrec-pcm", "sm-dsb",
+    "random-gate", "half-random", "scaled-weight", "keep-high", "cosine-gate",
+]  # fmt: skip
+HOSTS: tuple[Host, ...] = get_args(Host)
 
 SMALL_POINTNET = PointNetSpec(width=0.5, input_transform=False, feature_transform=False, dropout=0.3)
 """For tables on two CPU cores: half the channels, no T-nets (a third of the cost of a step with them)."""
@@ -54,6 +55,8 @@ def method(host: Host) -> SupervisedSpec | SelfSupervisedSpec:
         "half-random": PlainGateSpec(kind="random", keep=0.5),
         "scaled-weight": PlainGateSpec(kind="scaled", keep=0.7),
         "sm-dsb": SkewnessGateSpec(),
+        "keep-high": SkewnessGateSpec(keep_side="high"),
+        "cosine-gate": PlainGateSpec(kind="cosine", keep=0.7),
     }
     return SelfSupervisedSpec(
         pretext=DefRecSpec(), weight=0.2, mixup=host != "defrec", gate=gates.get(host), gating=GatingSpec()
