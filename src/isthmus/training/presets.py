@@ -34,7 +34,7 @@ from isthmus.training.recipe import (
 )
 
 Host = Literal[
-    "source-only", "oracle", "defrec", "defrec-pcm", "sm-dsb",
+    "source-only", "oracle", "defrec", "defrec-pcm", "sm-dsb", "sm-dsb-eval", "sm-dsb-drop-loss",
     "random-gate", "half-random", "scaled-weight", "keep-high", "cosine-gate",
 ]  # fmt: skip
 HOSTS: tuple[Host, ...] = get_args(Host)
@@ -55,11 +55,17 @@ def method(host: Host) -> SupervisedSpec | SelfSupervisedSpec:
         "half-random": PlainGateSpec(kind="random", keep=0.5),
         "scaled-weight": PlainGateSpec(kind="scaled", keep=0.7),
         "sm-dsb": SkewnessGateSpec(),
+        "sm-dsb-eval": SkewnessGateSpec(),
+        "sm-dsb-drop-loss": SkewnessGateSpec(),
         "keep-high": SkewnessGateSpec(keep_side="high"),
         "cosine-gate": PlainGateSpec(kind="cosine", keep=0.7),
     }
+    gating = GatingSpec(
+        saliency="eval" if host == "sm-dsb-eval" else "coupled",
+        drop="loss" if host == "sm-dsb-drop-loss" else "forward",
+    )
     return SelfSupervisedSpec(
-        pretext=DefRecSpec(), weight=0.2, mixup=host != "defrec", gate=gates.get(host), gating=GatingSpec()
+        pretext=DefRecSpec(), weight=0.2, mixup=host != "defrec", gate=gates.get(host), gating=gating
     )
 
 
