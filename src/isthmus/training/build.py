@@ -18,8 +18,8 @@ from isthmus.data.readers.hdf5 import HDF5
 from isthmus.data.readers.modelnet import ModelNet
 from isthmus.data.readers.pointda import PointDA
 from isthmus.data.readers.real_objects import RealObjects
-from isthmus.data.simulators.depth_sensor import VirtualSensor
 from isthmus.data.simulators.objects import SimulatedObjects
+from isthmus.data.simulators.virtual_sensor import VirtualSensor
 from isthmus.data.store import CloudStore, prepare
 from isthmus.data.stream import KnownLabels, Stream
 from isthmus.errors import DataError, RecipeError

@@ -22,8 +22,9 @@ import numpy as np
 
 from isthmus.data.clouds import PARTS, POINTDA_CLASSES, Part, Sample
 from isthmus.data.simulators.depth_sensor import Sensor, scan_mesh, standing_eyes, thinned, without_patches
-from isthmus.data.simulators.shapes import Mesh, Parts, box, build_shape, join, moved, rotated, surface_points
+from isthmus.data.simulators.shapes import Parts, build_shape
 from isthmus.errors import DataError
+from isthmus.geometry.meshes import Mesh, box, join, moved, rotated, surface_points
 
 Domain = Literal["cad", "web", "scan"]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
