@@ -13,7 +13,7 @@ import numpy as np
 
 from isthmus.errors import RunError
 from isthmus.evaluation.accuracy import COLUMNS, NOT_USABLE, Column, Selected, select
-from isthmus.evaluation.statistics import Interval, clustered_mean, mean_and_spread
+from isthmus.evaluation.statistics import Interval, crossed_mean, mean_and_spread
 from isthmus.training.build import open_domains
 from isthmus.training.recipe import Recipe, direction
 from isthmus.training.run import Run
@@ -71,8 +71,8 @@ def collect(runs: Sequence[Run]) -> list[Row]:
 def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Interval:
     """Gain in overall accuracy over ``baseline``, averaged over the seeds both have, clustered by group.
 
-    The interval is over target objects (rooms); the spread over seeds is shown beside it, not inside it. Where the
-    two were measured on different parts (an oracle), the objects that both have are compared.
+    The interval covers both new seeds and new target objects (rooms). Where the two were measured on different parts
+    (an oracle), the objects that both have are compared.
     """
     pairs = [
         (row.selected[i][column].predictions, baseline.selected[baseline.seeds.index(seed)][column].predictions)
@@ -84,8 +84,8 @@ def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Inter
             f"{row.method} and {baseline.method}: expected a common seed, found {row.seeds}, {baseline.seeds}"
         )
     _, here, there = np.intersect1d(pairs[0][0].names, pairs[0][1].names, return_indices=True)
-    difference = np.mean([ours.correct[here] - theirs.correct[there] for ours, theirs in pairs], axis=0)
-    return clustered_mean(difference, pairs[0][0].groups[here])
+    differences = np.stack([ours.correct[here] - theirs.correct[there] for ours, theirs in pairs])
+    return crossed_mean(differences, pairs[0][0].groups[here])
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
     """Percentages, mean ± standard deviation over seeds: overall accuracy (mean-class accuracy).
 
     With the name of a ``baseline`` method, a last column gives the gain in overall accuracy at the label-free choice
-    with its 95 % interval over target objects.
+    with its 95 % interval over seeds and target objects.
     """
     headings = ["direction", "method", "stage", "seeds", *HEADINGS.values()]
     if baseline is not None:

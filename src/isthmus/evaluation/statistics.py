@@ -17,11 +17,13 @@ class Interval:
     low: float
     high: float
     standard_error: float
+    freedom: float = np.inf
+    """Degrees of freedom of the standard error."""
 
     @property
     def smallest_detectable(self) -> float:
-        """The effect that a two-sided test at 5 % finds with probability 0.8: 2.8 standard errors."""
-        return float((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * self.standard_error)
+        """The effect that a two-sided test at 5 % finds with probability 0.8: 2.8 standard errors, or more for few seeds."""
+        return float((stats.t.ppf(0.975, self.freedom) + stats.t.ppf(0.8, self.freedom)) * self.standard_error)
 
     @property
     def excludes_zero(self) -> bool:
@@ -60,6 +62,28 @@ def clustered_mean(values: np.ndarray, groups: np.ndarray, *, seed: int = 0, res
         float(result.confidence_interval.high),
         float(result.standard_error),
     )
+
+
+def crossed_mean(values: np.ndarray, groups: np.ndarray) -> Interval:
+    """Mean of ``values`` ``(S, n)``, S seeds on the same n objects, with an interval for new seeds *and* new groups.
+
+    The variance is that of the mean over seeds plus the clustered one over objects; the interval is Student's with
+    Welch-Satterthwaite degrees of freedom, so three seeds that disagree give a wide one. With a single seed only the
+    objects count, and the interval says nothing about training again.
+    """
+    over_objects = clustered_mean(values.mean(axis=0), groups)
+    if len(values) < 2:
+        return over_objects
+    of_seeds = float(np.var(values.mean(axis=1), ddof=1)) / len(values)
+    of_objects = over_objects.standard_error**2
+    total = of_seeds + of_objects
+    if not total > 0:
+        return Interval(over_objects.estimate, over_objects.estimate, over_objects.estimate, float(total))
+    clusters = len(np.unique(groups))
+    freedom = total**2 / (of_seeds**2 / (len(values) - 1) + of_objects**2 / (clusters - 1))
+    error = float(np.sqrt(total))
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    return Interval(over_objects.estimate, over_objects.estimate - half, over_objects.estimate + half, error, freedom)
 
 
 def mean_and_spread(values: list[float]) -> tuple[float, float]:
