@@ -33,15 +33,6 @@ BATCHES_PER_PROBE = 6
 ALONG = 15
 
 
-DECISION = """## Decision
-
-Neither correlation is distinguishable from zero (two standard errors), and both are small: within a step, skewness of
-either kind says next to nothing here about which samples' gradients conflict. `eval` lies below `coupled`, as the
-claim would have it, by about two and a half standard errors, but is not itself below zero. So the default is the
-cheaper one, `coupled`, which costs next to nothing without mixup; `gating.saliency: eval` is the exact per-sample
-quantity for whoever wants it. No explanation is offered: none was tested."""
-
-
 def measure(source: str, target: str, seed: int) -> dict[str, object]:
     """One training run and its probes."""
     values = named("sim/defrec").model_dump(mode="json")
@@ -120,7 +111,6 @@ def summary(results: list[dict]) -> str:
     for name, values in rhos.items():
         error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
         lines.append(f"| {name} | {values.mean():+.3f} | {error:.3f} | {len(values)} |")
-    lines += ["", DECISION]
     lines += ["", "Regenerate: `python results/saliency/measure.py --out results/saliency`", ""]
     return "\n".join(lines)
 

@@ -57,6 +57,7 @@ def isthmus_modules(*arguments: str) -> set[str]:
         (("train", "sim/sm-dsb", "--out", "x", "--gate", "skew"), "'skewness'"),
         (("train", "sim/sm-dsb", "--out", "x", "--keep"), "expected a value after it"),
         (("train", "--resume", "nowhere"), "expected a run folder with recipe.yaml"),
+        (("train", "sim/sm-dsb", "--resume", "nowhere"), "leave out RECIPE"),
         (("evaluate", "nowhere"), "expected a run folder"),
         (("compare", "nowhere"), "expected run folders"),
         (("benchmark", "sin", "--out", "x"), "did you mean 'sim'"),
@@ -82,7 +83,7 @@ def test_train_evaluate_compare_predict_from_the_command_line(tiny_values: dict,
 
     shown = isthmus("evaluate", tmp_path / "gated", "--against", tmp_path / "host").stdout
     assert "overall accuracy" in shown and "classes hurt" in shown and "mean-class accuracy" in shown
-    written = json.loads((tmp_path / "gated" / "evaluation.target.label-free.json").read_text())
+    written = json.loads((tmp_path / "gated" / "evaluation.target.label-free.against-host.json").read_text())
     assert written["clouds"] == 24 and np.sum(written["confusion"]) == 24 and len(written["gains"]) == 10
     isthmus("evaluate", tmp_path / "gated", "--data", "source")
     isthmus("evaluate", tmp_path / "gated", "--data", "{kind: simulated, domain: web, train: 4, val: 0, test: 4}")
@@ -92,6 +93,8 @@ def test_train_evaluate_compare_predict_from_the_command_line(tiny_values: dict,
     table = isthmus("compare", tmp_path / "gated", tmp_path / "host", "--out", tmp_path / "tables").stdout
     assert "target-selected (not usable)" in table
     assert {p.name for p in (tmp_path / "tables").iterdir()} == {"table.md", "table.csv", "table.tex"}
+    twice = isthmus("compare", tmp_path / "gated", "--out", tmp_path / "tables", ok=False)
+    assert twice.returncode == 2 and "--overwrite" in twice.stderr
 
     rng = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", rng.normal(size=(300, 3)))
@@ -119,7 +122,7 @@ def test_a_benchmark_goes_on_where_it_stopped_and_ends_in_tables(tiny_values: di
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("last.pt")}
     assert len(times) == 4
     table = (tmp_path / "out" / "table.md").read_text()
-    assert table.count("| 2 |") == 4 and "±" in table and "gain over host" in table
+    assert table.count("| 2 | 24 |") == 4 and "±" in table and "gain over host" in table
     done = tmp_path / "out" / "tiny" / "host" / "seed1"
     assert done.is_dir()
     isthmus("benchmark", tmp_path / "suite.yaml", "--out", tmp_path / "out")

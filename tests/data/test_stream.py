@@ -115,6 +115,16 @@ def test_a_class_map_renames_and_leaves_out_before_anything_is_stored(tmp_path: 
     assert other.fingerprint() != mapped.fingerprint()
 
 
+def test_a_target_keeps_clouds_without_a_label_and_a_source_does_not(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    reader = Listed(Sample(points, -1, "nameless", "train"), Sample(points, 0, "known", "train"))
+    class_map = ClassMap(("sofa",), {"couch": "sofa"}, "*")
+    assert prepare(Mapped(reader, class_map), tmp_path / "t", 32).labels.tolist() == [-1, 0]
+    assert prepare(Mapped(reader, class_map, source=True), tmp_path / "s", 32).names == ("known",)
+    with pytest.raises(DataError, match="odd"):
+        prepare(Mapped(Listed(Sample(points, -2, "odd", "train")), class_map), tmp_path / "o", 32)
+
+
 def test_a_label_out_of_range_is_named_also_behind_a_class_map(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     reader = Listed(Sample(points, 0, "good", "train"), Sample(points, 7, "odd", "train"))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,23 @@ def test_hurt_and_helped_need_an_interval_beyond_zero() -> None:
 def test_runs_on_other_clouds_are_not_compared() -> None:
     with pytest.raises(RunError, match="expected the same 2 clouds"):
         class_gains(predictions([0, 1], [0, 1]), predictions([0, 1, 1], [0, 1, 1]))
+
+
+def test_runs_with_another_order_of_classes_are_not_compared() -> None:
+    ours, other = predictions([0, 1], [0, 1]), predictions([0, 1], [0, 1])
+    with pytest.raises(RunError, match="expected the classes"):
+        class_gains(ours, dataclasses.replace(other, classes=("chair", "bed", "lamp")))
+
+
+def test_one_seed_twice_is_not_two_seeds(own_run: Run, finished: Run) -> None:
+    with pytest.raises(RunError, match="expected different seeds, found 0 twice"):
+        collect([own_run, finished])
+
+
+def test_predictions_of_rows_that_have_changed_since_are_refused(own_run: Run) -> None:
+    own_run.update(stores={"target": "0123456789abcdef"})
+    with pytest.raises(RunError, match=r"the target data has changed since the run started: expected .* 0123456789ab"):
+        select(own_run)
 
 
 def evaluation(run: Run, step: int, *, correct: float, source: float, im: float, collapsed: bool = False) -> None:
@@ -85,9 +104,9 @@ def test_a_table_has_a_row_per_stage_and_the_four_columns(own_run: Run) -> None:
     rows = collect([own_run])
     assert [(row.stage, row.seeds) for row in rows] == [("stage1", (0,)), ("stage2", (0,))]
     result = table(rows, baseline="sm-dsb")
-    assert result.headings[4:8] == ("source-val", "label-free", "last", "target-selected (not usable)")
+    assert result.headings[5:9] == ("source-val", "label-free", "last", "target-selected (not usable)")
     expected = 100 * select(own_run)["last"].predictions.accuracy
-    assert result.rows[1][6].startswith(f"{expected:.1f} (")
+    assert result.rows[1][7].startswith(f"{expected:.1f} (")
     for text in (result.markdown(), result.csv(), result.latex()):
         assert "sim-cad" in text and f"{expected:.1f}" in text
     assert paired_gain(rows[0], rows[0]).estimate == 0.0

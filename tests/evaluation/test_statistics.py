@@ -67,6 +67,11 @@ def test_the_crossed_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert hits / 150 > 0.9
 
 
+def test_one_room_gives_no_interval_however_many_seeds() -> None:
+    found = crossed_mean(np.array([[1.0, 0, 1], [0, 0, 1]]), np.zeros(3))
+    assert np.isnan(found.low) and not found.excludes_zero
+
+
 def test_a_single_seed_leaves_the_interval_over_objects() -> None:
     values = np.random.default_rng(5).normal(size=(1, 50))
     assert crossed_mean(values, np.arange(50)) == clustered_mean(values[0], np.arange(50))

@@ -189,6 +189,19 @@ def test_a_single_sample_that_takes_part_does_not_break_batch_norm() -> None:
     assert losses["defrec/source"].sum.isfinite() and losses["defrec/source"].weight == 8
 
 
+@pytest.mark.parametrize("drop", ["forward", "loss"])
+def test_keeping_nothing_still_counts_in_the_batch_mean_over_processes(drop: str) -> None:
+    loss = method(SkewnessGate(0.0), drop=drop)(stage1(), PROGRESS)["defrec/source"]
+    assert loss.weight == 8 and loss.sum == 0
+
+
+@pytest.mark.parametrize("gate", [RandomGate(0.5), ScaledWeight(0.5)])
+def test_controls_are_not_perturbed(gate: Gate) -> None:
+    model = method(gate, perturbation_mean=50.0, perturbation_std=50.0)
+    model(stage2(), PROGRESS)
+    assert model.gate_records["target"].scores.abs().max() <= 1
+
+
 def test_keeping_nothing_makes_the_loss_vanish() -> None:
     losses = method(SkewnessGate(0.0), normaliser="kept")(stage1(), PROGRESS)
     assert losses["defrec/source"].weight == 0 and losses["defrec/source"].sum == 0

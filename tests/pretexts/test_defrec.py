@@ -78,3 +78,14 @@ def test_finding_a_feature_region_moves_no_batch_statistics() -> None:
     task.deform(clouds(), random(), encoder)
     after = [b for m in encoder.modules() if isinstance(m, nn.BatchNorm1d) for b in m.buffers()]
     assert all(torch.equal(a, b) for a, b in zip(before, after)) and encoder.training
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm1d)]
+    norms[0].eval()  # a partly frozen encoder stays partly frozen
+    task.deform(clouds(), random(), encoder)
+    assert not norms[0].training and all(norm.training for norm in norms[1:])
+
+
+def test_one_voxel_order_for_the_batch_is_an_option() -> None:
+    encoder, task = pretext(voxel_order="batch", min_points=1)
+    points = (torch.rand(1, 900, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1).expand(12, -1, -1)
+    _, mask = task.deform(points, random(tuple(range(12))), encoder)
+    assert (mask == mask[0]).all()

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from isthmus.errors import RunError
+from isthmus.errors import DataError, RunError
+from isthmus.evaluation.accuracy import select
 from isthmus.training.engine import Interrupted, Silent, train
 from isthmus.training.recipe import Recipe, override, parse
 from isthmus.training.run import Run, read_checkpoint
@@ -137,6 +138,48 @@ def test_nothing_a_user_made_is_overwritten(tiny: Recipe, tmp_path: Path) -> Non
     with pytest.raises(RunError, match="expected a new or empty folder"):
         train(tiny, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_kill_while_the_folder_is_made_leaves_a_folder_that_can_be_used(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "recipe.yaml.part").write_text("name: half a re")
+    assert train(tiny, tmp_path / "run", resume=True).finished
+
+
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [("target__data__test", "target.evaluate_on: expected clouds in test, found none"),
+     ("source__data__val", r"source: expected validation clouds \(part 'val'\), found none")],
+)  # fmt: skip
+def test_a_part_without_clouds_is_found_before_training(
+    field: str, complaint: str, tiny: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        train(changed(tiny, **{field: 0}), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("metrics*"))
+
+
+def test_a_target_without_any_labels_is_adapted_to(tiny: Recipe, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "scans" / "deeper").mkdir(parents=True)
+    for index in range(20):
+        np.save(tmp_path / "scans" / "deeper" / f"{index}.npy", rng.normal(size=(100, 3)))
+    (tmp_path / "scans" / "broken.xyz").write_text("no cloud")
+    target = {"data": {"kind": "unlabelled", "root": str(tmp_path / "scans")}}
+    run = train(changed(tiny, target=target), tmp_path / "run")
+    labels = np.load(run.path / "pseudo_labels.stage2.npz")
+    assert run.finished and 10 < labels["present"].sum() < 20  # the validation part gets none
+    with pytest.raises(RunError, match="expected labelled target clouds to measure on, found none"):
+        select(run)
+
+
+def test_data_that_changed_since_the_run_started_is_refused(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tiny, tmp_path / "run", reporter=Stopping(3))
+    Run.open(tmp_path / "run").update(stores={"source": "something else", "target": "something else"})
+    with pytest.raises(RunError, match="the source data has changed since the run started"):
+        train(tiny, tmp_path / "run", resume=True)
 
 
 def test_a_run_resumes_with_its_own_recipe_only(tiny: Recipe, tmp_path: Path) -> None:

@@ -3,7 +3,14 @@ import torch
 from torch import nn
 
 from isthmus.errors import RecipeError
-from isthmus.training.optimisation import build_optimizer, freeze, learning_rate, training_mode
+from isthmus.training.optimisation import (
+    build_optimizer,
+    check_stages,
+    freeze,
+    learning_rate,
+    load_moments,
+    training_mode,
+)
 from isthmus.training.recipe import StageSpec
 
 
@@ -59,6 +66,33 @@ def test_a_part_that_does_not_exist_is_named_with_the_nearest(field: str) -> Non
     with pytest.raises(RecipeError, match=f"{field}: no part of the method is called 'encodr'; did you mean 'encoder"):
         freeze(Net(), stage)
         build_optimizer(Net(), stage)
+
+
+def test_kept_moments_do_not_bring_old_settings_along() -> None:
+    net = Net()
+    first = build_optimizer(net, StageSpec(weight_decay=0.1))
+    net.head(net.encoder(torch.randn(4, 3))).sum().backward()
+    first.step()
+    second = build_optimizer(net, StageSpec(weight_decay=0.5, learning_rate=0.2))
+    load_moments(second, first.state_dict())
+    assert second.param_groups[0]["weight_decay"] == 0.5 and second.param_groups[0]["lr"] == 0.2
+    assert second.state[net.head.weight]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"frozen": ("encodr",)}, "second.frozen: no part of the method is called 'encodr'"),
+        (
+            {"keep_optimizer": True, "optimizer": "sgd"},
+            "second.keep_optimizer: expected an earlier stage with the same",
+        ),
+        ({"keep_optimizer": True, "frozen": ("head",)}, "second.keep_optimizer"),
+    ],
+)
+def test_mistakes_of_a_later_stage_are_found_before_the_first(changes: dict, complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        check_stages(Net(), (StageSpec(name="first"), StageSpec(name="second", **changes)))
 
 
 def test_freezing_everything_is_an_error() -> None:

@@ -60,6 +60,12 @@ def test_a_word_can_be_refined_in_the_same_breath() -> None:
         ("batch_size", "1", "BatchNorm cannot train on batches of 1"),
         ("stages.1.name", "stage1", "names of their own"),
         ("stages.0.pseudo_labels", "{}", "no trained model yet"),
+        ("stages.0.warmup_steps", "100000", "warmup_steps: expected fewer than the stage's 400"),
+        ("augment.scale", "[2, 1]", "expected 0 < low <= high"),
+        ("classes", "[]", "classes: .*at least 1"),
+        ("target.evaluate_on", "[]", "target.evaluate_on: .*at least 1"),
+        ("network", "{kind: dgcnn, k: 300}", "network.k: expected at most the 256 points, found 300"),
+        ("source.data", "{kind: unlabelled, root: x}", "a source needs labels"),
     ],
 )
 def test_a_mistake_is_one_clear_error(field: str, value: str, complaint: str) -> None:
@@ -70,6 +76,8 @@ def test_a_mistake_is_one_clear_error(field: str, value: str, complaint: str) ->
 def test_settings_that_contradict_each_other_are_found_before_training() -> None:
     with pytest.raises(RecipeError, match="needs mixup"):
         changed(("method.mixup", "false"), ("method.gating.saliency_view", "mixed"))
+    with pytest.raises(RecipeError, match="would never act"):
+        changed(("method.pretext_on", "target"), ("stages", "[{steps: 5}]"))
     with pytest.raises(RecipeError, match="undoes the gate 'scaled'"):
         changed(("method.gate", "scaled"), ("method.gating.normaliser", "kept"))
     with pytest.raises(RecipeError, match="not used by method 'source-only'"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from types import TracebackType
 
 from rich.console import Console
@@ -16,8 +15,8 @@ errors = Console(stderr=True)
 class Bar:
     """Progress of one or several runs: pass it as the reporter of each, in turn.
 
-    ``expected`` is the number of steps of all runs together. The remaining time extrapolates the last 50 steps
-    of this session; steps that were done before a resume do not count as fast ones.
+    ``expected`` is the number of steps of all runs together. The remaining time extrapolates all of this
+    session, evaluations included, since runs differ in cost; steps done before a resume do not count as fast ones.
     """
 
     def __init__(self, expected: int | None = None, title: str = "training") -> None:
@@ -25,7 +24,8 @@ class Bar:
         self.title = title
         self.done_before = 0
         self.done_here = 0
-        self._times: deque[float] = deque(maxlen=50)
+        self._session_steps = 0
+        self._session_start: float | None = None
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"),
             console=console, disable=not console.is_terminal,
@@ -46,13 +46,14 @@ class Bar:
         self.done_here = done
         if self.expected is None:
             self._bar.update(self._task, total=total)
-        self._times.clear()
+        if self._session_start is None:
+            self._session_start = time.monotonic()
         self._show()
 
     def advance(self) -> None:
         """One more step is done."""
         self.done_here += 1
-        self._times.append(time.monotonic())
+        self._session_steps += 1
         self._show()
 
     def skip(self, steps: int) -> None:
@@ -66,8 +67,8 @@ class Bar:
 
     def _show(self) -> None:
         total, done, left = self.expected or self._bar.tasks[0].total, self.done_before + self.done_here, ""
-        if total and len(self._times) > 1:
-            pace = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        if total and self._session_start is not None and self._session_steps > 0:
+            pace = (time.monotonic() - self._session_start) / self._session_steps
             left = f"{_clock(pace * (total - done))} left"
         self._bar.update(self._task, completed=done, left=left)
         if not console.is_terminal and left and time.monotonic() - self._said > 30:

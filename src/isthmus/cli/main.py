@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from isthmus.cli.console import Bar, console, errors
-from isthmus.errors import IsthmusError, RecipeError
+from isthmus.errors import IsthmusError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from isthmus.data.clouds import Reader
@@ -81,7 +80,7 @@ def demo(
             bar.message(f"[bold]{recipe.name}[/bold] into {folder}")
             runs.append(train_recipe(recipe, folder, resume=(folder / "recipe.yaml").exists(), reporter=bar))
     result = table(collect(runs))
-    write(result, out)
+    write(result, out, overwrite=True)
     _show(result)
     page = write_report([runs[2], runs[1], runs[0]], out / "report.html")
     console.print(f"\nReport: [bold]{page.resolve()}[/bold]", soft_wrap=True, highlight=False)
@@ -102,8 +101,10 @@ def train(
     if resume is not None:
         from isthmus.training.run import Run
 
-        if out is not None or (recipe is not None and out is None and Path(recipe) == resume):
-            raise RecipeError("train: --resume goes on in its own folder: leave out --out")
+        if out is not None or recipe is not None:
+            raise RecipeError(
+                "train: --resume goes on with its own recipe in its own folder: leave out RECIPE and --out"
+            )
         found = Run.open(resume).recipe
         changed = _changed(found, changes)
         chosen, folder = found.model_copy(update={"engine": changed.engine}), resume
@@ -114,10 +115,11 @@ def train(
             raise RecipeError("train: expected RECIPE and --out DIR (or --resume DIR); see: isthmus recipes list")
         chosen, folder = _changed(_recipe(recipe), changes), out
     from isthmus.training.engine import train as train_recipe  # torch, only once the recipe is known to be good
+    from isthmus.training.run import is_main_process
 
     with Bar(title=chosen.name) as bar:
         run = train_recipe(chosen, folder, resume=resume is not None, reporter=bar)
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+    if is_main_process():
         console.print(
             f"Run: [bold]{run.path}[/bold]. Next: isthmus evaluate {run.path}", highlight=False, soft_wrap=True
         )
@@ -158,8 +160,11 @@ def evaluate(
             highlight=False,
         )
         console.print(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}", highlight=False)
-    file = run / f"evaluation.{''.join(c if c.isalnum() else '-' for c in data)}.{select}.json"
-    write_atomically(file, json.dumps(summary(ours, gains), indent=1).encode())
+    asked = {"run": str(run), "data": data, "select": select, "stage": stage, "against": against and str(against)}
+    words = [data, select, stage or "", "against-" + against.name if against else ""]
+    name = ".".join("".join(c if c.isalnum() else "-" for c in word) for word in words if word)
+    file = run / f"evaluation.{name}.json"
+    write_atomically(file, json.dumps({**asked, **summary(ours, gains)}, indent=1).encode())
     console.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 
@@ -191,9 +196,12 @@ def predict(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="The run, then those to show beside it.")],
     out: Annotated[Optional[Path], typer.Option(help="HTML file; RUN/report.html by default.")] = None,  # noqa: UP045
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     select: Rule = "label-free",
 ) -> None:
     """One self-contained HTML page of a run."""
+    if out is not None and out.exists() and not overwrite:
+        raise RunError(f"{out}: expected no such file, found one; --overwrite replaces it")
     from isthmus.evaluation.report import write_report
     from isthmus.training.run import Run
 
@@ -206,6 +214,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Runs, or folders that hold runs.")],
     baseline: Annotated[Optional[str], typer.Option(help="Method that gains are measured against.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option(help="Folder for table.md, .csv and .tex.")] = None,  # noqa: UP045
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tables in OUT.")] = False,
 ) -> None:
     """A table over methods and directions, mean and spread over seeds, with four selection columns."""
     from isthmus.evaluation.compare import collect, table, write
@@ -217,7 +226,7 @@ def compare(
     result = table(collect([Run.open(folder) for folder in folders]), baseline)
     _show(result)
     if out is not None:
-        write(result, out)
+        write(result, out, overwrite=overwrite)
         console.print(f"written: {out}/table.md, .csv, .tex", highlight=False)
 
 
@@ -236,12 +245,12 @@ def benchmark(
     expected = sum(stage.steps for _, recipe in chosen.cells() for stage in recipe.stages)
     with Bar(expected, chosen.name) as bar:
 
-        def run_one(recipe: Recipe, folder: Path, started: bool) -> Run:
-            if started and Run.open(folder).finished:
+        def run_one(recipe: Recipe, folder: Path) -> Run:
+            if (folder / "recipe.yaml").exists() and Run.open(folder).finished:
                 bar.skip(sum(stage.steps for stage in recipe.stages))
             else:
                 bar.message(f"[bold]{recipe.name}[/bold] seed {recipe.seed}")
-            return train_recipe(recipe, folder, resume=started, reporter=bar)
+            return train_recipe(recipe, folder, resume=True, reporter=bar)
 
         rows = execute(chosen, out, run_one)
     _show(table(rows, chosen.baseline))
@@ -335,6 +344,8 @@ def data_check(
         for skipped in found.problems:
             errors.print(f"{skipped.name}: {skipped.reason}", highlight=False, soft_wrap=True, markup=False)
         broken += len(found.problems)
+        if found.unlabelled:
+            console.print(f"{name}: {found.unlabelled} without a label", highlight=False)
     console.print(f"{broken} left out", highlight=False)
 
 
@@ -405,7 +416,8 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         text = str(stop) or "interrupted"
-        errors.print(f"{text}. Go on with: isthmus train --resume DIR", highlight=False)
+        hint = "run the same command again" if sys.argv[1:2] != ["train"] else "isthmus train --resume DIR"
+        errors.print(f"{text}. To go on: {hint}", highlight=False, soft_wrap=True)
         raise SystemExit(130) from None
 
 

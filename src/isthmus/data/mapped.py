@@ -33,12 +33,18 @@ class Mapped:
         return {"mapped": self.reader.fingerprint(), "classes": list(self.classes), "labels": labels.tolist()}
 
     def samples(self) -> Iterator[Sample | Unreadable]:
-        """The reader's samples with mapped labels, without those of classes that are left out."""
+        """The reader's samples with mapped labels, without those of classes that are left out.
+
+        A target keeps clouds without a label (-1); a source has no use for them.
+        """
         labels = self.class_map.apply(self.reader.classes, source=self.source)
         for sample in self.reader.samples():
             if isinstance(sample, Unreadable):
                 yield sample
-            elif 0 <= sample.label < len(labels) and labels[sample.label] >= 0:
-                yield sample._replace(label=int(labels[sample.label]))
-            elif sample.label >= len(labels):
+            elif 0 <= sample.label < len(labels):
+                if labels[sample.label] >= 0:
+                    yield sample._replace(label=int(labels[sample.label]))
+            elif sample.label == -1 and not self.source:
+                yield sample  # without a label, as target clouds usually are
+            elif sample.label != -1:
                 yield sample  # out of range: the store says so, with the sample's name

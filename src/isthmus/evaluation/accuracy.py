@@ -83,11 +83,14 @@ def select(run: Run, stage: str | None = None, store: CloudStore | None = None) 
     """
     stage = stage or run.recipe.stages[-1].name
     store = store or open_domains(run.recipe).target
+    run.check_store("target", store.path.name)
     files = run.evaluations(stage)
     if not files:
         raise RunError(f"{run.path}: expected evaluations of stage {stage!r}, found none; is the run finished?")
     points = [read_arrays(file) for file in files]
     predictions = [labelled_predictions(store, point["rows"], point["logits"]) for point in points]
+    if not len(predictions[0].labels):
+        raise RunError(f"{run.path}: expected labelled target clouds to measure on, found none in {store.path}")
     sure = [float(point[run.recipe.label_free_score]) for point in points]
     usable = [score if not point["collapsed"] else -np.inf for score, point in zip(sure, points)]
     chosen: dict[Column, int] = {
@@ -127,6 +130,8 @@ class ClassGain:
 
 def class_gains(ours: Predictions, baseline: Predictions) -> list[ClassGain]:
     """Per class, the paired difference to ``baseline`` on the same clouds, clustered by group."""
+    if ours.classes != baseline.classes:
+        raise RunError(f"--against: expected the classes {ours.classes} in both runs, found {baseline.classes}")
     if ours.names != baseline.names:
         raise RunError(
             f"--against: expected the same {len(ours.names)} clouds in both runs, found {len(baseline.names)} others"

@@ -16,9 +16,10 @@ from pydantic import Field, ValidationError
 
 from isthmus.errors import RecipeError, RunError
 from isthmus.evaluation.compare import Row, collect, table, write
+from isthmus.training.build import domain_reader
 from isthmus.training.presets import named
-from isthmus.training.recipe import Recipe, Spec, _explain, load, override, parse
-from isthmus.training.run import Run, write_atomically
+from isthmus.training.recipe import DomainSpec, Recipe, Spec, explain, load, override, parse
+from isthmus.training.run import Run, is_main_process, write_atomically
 
 
 class Suite(Spec):
@@ -63,22 +64,40 @@ def load_suite(name: str) -> Suite:
         return Suite.model_validate(yaml.safe_load(file.read_text()))
     except (ValidationError, yaml.YAMLError) as error:
         problems = error.errors() if isinstance(error, ValidationError) else []
-        text = "\n".join(_explain(problem) for problem in problems) or str(error)
+        text = "\n".join(explain(problem) for problem in problems) or str(error)
         raise RecipeError(f"{file}: {text}") from None
 
 
-def execute(suite: Suite, out: Path, train: Callable[[Recipe, Path, bool], Run]) -> list[Row]:
+def execute(suite: Suite, out: Path, train: Callable[[Recipe, Path], Run]) -> list[Row]:
     """Train what is missing, then write ``table.md``, ``table.csv`` and ``table.tex`` into ``out``.
 
-    All recipes are built before the first is trained, so a mistake in the last one is found at once.
+    All recipes are built and all data is looked for before the first is trained. ``train`` starts a run or goes on.
     """
     cells = list(suite.cells())
-    out.mkdir(parents=True, exist_ok=True)
+    _check(suite, cells, out)
     stored, text = out / "suite.yaml", yaml.safe_dump(suite.model_dump(mode="json"), sort_keys=False)
     if stored.exists() and stored.read_text() != text:
         raise RunError(f"{stored}: expected the suite that this folder was started with, found another")
-    write_atomically(stored, text.encode())
-    runs = [train(recipe, out / folder, (out / folder / "recipe.yaml").exists()) for folder, recipe in cells]
-    rows = collect(runs)
-    write(table(rows, suite.baseline), out)
+    if is_main_process():
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(stored, text.encode())
+    rows = collect([train(recipe, out / folder) for folder, recipe in cells])
+    if is_main_process():
+        write(table(rows, suite.baseline), out, overwrite=True)
     return rows
+
+
+def _check(suite: Suite, cells: list[tuple[str, Recipe]], out: Path) -> None:
+    """Folders of their own below ``out``, and data that is there."""
+    folders = [folder for folder, _ in cells]
+    for folder in folders:
+        if folders.count(folder) > 1 or not (out / folder).resolve().is_relative_to(out.resolve()):
+            raise RecipeError(
+                f"suite {suite.name}: expected a folder of its own inside {out} for every run, found {folder}"
+            )
+    seen: list[tuple[DomainSpec, bool]] = []
+    for _, recipe in cells:
+        for spec, source in ((recipe.source, True), (recipe.target, False)):
+            if (spec, source) not in seen:
+                domain_reader(spec, recipe.classes, source=source).fingerprint()
+                seen.append((spec, source))

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,9 @@ def collect(runs: Sequence[Run]) -> list[Row]:
     rows = []
     for members in groups.values():
         recipe = members[0].recipe
+        for first, second in combinations(members, 2):
+            if first.recipe.seed == second.recipe.seed:
+                raise RunError(f"{first.path} and {second.path}: expected different seeds, found {recipe.seed} twice")
         store = open_domains(recipe).target
         for stage in recipe.stages:
             chosen = tuple(select(run, stage.name, store) for run in members)
@@ -127,12 +131,13 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
     With the name of a ``baseline`` method, a last column gives the gain in overall accuracy at the label-free choice
     with its 95 % interval over seeds and target objects.
     """
-    headings = ["direction", "method", "stage", "seeds", *HEADINGS.values()]
+    headings = ["direction", "method", "stage", "seeds", "clouds", *HEADINGS.values()]
     if baseline is not None:
         headings.append(f"gain over {baseline}, label-free")
     lines = []
     for row in rows:
-        cells = [row.direction, _marked(row), row.stage, str(len(row.seeds))]
+        clouds = len(row.selected[0]["last"].predictions.labels)
+        cells = [row.direction, _marked(row), row.stage, str(len(row.seeds)), str(clouds)]
         cells += [f"{_percent(row.overall[c])} ({_percent(row.mean_class[c])})" for c in COLUMNS]
         if baseline is not None:
             cells.append(_gain_cell(row, rows, baseline))
@@ -140,9 +145,12 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
     return Table(tuple(headings), tuple(lines))
 
 
-def write(table: Table, folder: Path, name: str = "table") -> list[Path]:
-    """Write Markdown, CSV and LaTeX beside each other."""
+def write(table: Table, folder: Path, name: str = "table", *, overwrite: bool = False) -> list[Path]:
+    """Write Markdown, CSV and LaTeX beside each other; raises RunError before it would replace one."""
     folder.mkdir(parents=True, exist_ok=True)
+    existing = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex")]
+    if not overwrite and any(file.exists() for file in existing):
+        raise RunError(f"{folder}: expected no {name}.md, .csv or .tex, found one; --overwrite replaces them")
     files = []
     for suffix, text in ((".md", table.markdown()), (".csv", table.csv()), (".tex", table.latex())):
         (folder / f"{name}{suffix}").write_text(text)
@@ -152,7 +160,9 @@ def write(table: Table, folder: Path, name: str = "table") -> list[Path]:
 
 def _gain_cell(row: Row, rows: Sequence[Row], baseline: str) -> str:
     same = [r for r in rows if r.method == baseline and r.direction == row.direction]
-    matching = [r for r in same if r.stage == row.stage] or same
+    # A method of one stage is trained as long as all stages of the others together.
+    single = not any(r.stage != row.stage and r.method == row.method for r in rows if r.direction == row.direction)
+    matching = same[-1:] if single else [r for r in same if r.stage == row.stage]
     if not matching or row.method == baseline:
         return ""
     gain = paired_gain(row, matching[0])

@@ -18,7 +18,8 @@ from isthmus.data.batch import Batch
 from isthmus.data.randomness import Progress
 from isthmus.gates.input_gradient import separate
 from isthmus.gates.skewness import SkewnessGate
-from isthmus.methods.self_supervised import SelfSupervised, _flat_gradient, _running_statistics_kept
+from isthmus.methods.self_supervised import SelfSupervised, flat_gradient
+from isthmus.models.modes import evaluating, running_statistics_kept
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,18 @@ def observe(method: SelfSupervised, batches: dict[str, Batch], progress: Progres
         return method.task.loss(method.network(leaf), labels).sum()
 
     alone = gate.scores(points, separate(method.network, points, loss_of))
-    modes = [(module, module.training) for module in method.modules()]
-    method.train()
-    with _running_statistics_kept(method.network):
-        leaf = points.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss_of(leaf), leaf)
-    together = gate.scores(points, gradient)
-    method.eval()
-    shared = [p for p in method.network.encoder.parameters() if p.requires_grad]
-    random = progress.random(f"{method.pretext.name}/source", source.sample_id.tolist())
-    own = _flat_gradient(method.pretext.loss(method.network.encoder, points, random).sum(), shared)
-    truth = target.labels[f"{method.task.name} (oracle)"]
-    oracle = _flat_gradient(method.task.loss(method.network(target.inputs["points"]), truth).mean(), shared)
-    for module, training in modes:
-        module.training = training
+    with evaluating(method):
+        method.train()
+        with running_statistics_kept(method.network):
+            leaf = points.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(loss_of(leaf), leaf)
+        together = gate.scores(points, gradient)
+    with evaluating(method):
+        shared = [p for p in method.network.encoder.parameters() if p.requires_grad]
+        random = progress.random(f"{method.pretext.name}/source", source.sample_id.tolist())
+        own = flat_gradient(method.pretext.loss(method.network.encoder, points, random).sum(), shared)
+        truth = target.labels[f"{method.task.name} (oracle)"]
+        oracle = flat_gradient(method.task.loss(method.network(target.inputs["points"]), truth).mean(), shared)
     return Step(
         cosine.detach().numpy(),
         together.numpy(),

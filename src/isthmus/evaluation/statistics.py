@@ -22,7 +22,7 @@ class Interval:
 
     @property
     def smallest_detectable(self) -> float:
-        """The effect that a two-sided test at 5 % finds with probability 0.8: 2.8 standard errors, or more for few seeds."""
+        """The effect that a two-sided test at 5 % finds with probability 0.8; 2.8 standard errors or more."""
         return float((stats.t.ppf(0.975, self.freedom) + stats.t.ppf(0.8, self.freedom)) * self.standard_error)
 
     @property
@@ -72,7 +72,7 @@ def crossed_mean(values: np.ndarray, groups: np.ndarray) -> Interval:
     objects count, and the interval says nothing about training again.
     """
     over_objects = clustered_mean(values.mean(axis=0), groups)
-    if len(values) < 2:
+    if len(values) < 2 or np.isnan(over_objects.standard_error):
         return over_objects
     of_seeds = float(np.var(values.mean(axis=1), ddof=1)) / len(values)
     of_objects = over_objects.standard_error**2

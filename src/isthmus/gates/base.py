@@ -39,7 +39,8 @@ class Gate(ABC):
     """Keeps the ``round(keep * n)`` lowest of the n scored samples of a batch, exactly; ties in batch order.
 
     ``keep`` in [0, 1] may change linearly to ``keep_end`` over a stage. With ``scope="global"`` and several processes
-    the scores are gathered, and one ranking holds for the global batch; ``"local"`` ranks each process's samples.
+    the scores are gathered, and one ranking holds for the global batch: every process has to ask its gate, with as many
+    samples as it has. ``"local"`` ranks each process's samples.
     """
 
     uses_gradient: ClassVar[bool] = False
@@ -78,12 +79,22 @@ def lowest(scores: Tensor, keep: float, *, scope: Scope = "global") -> Tensor:
     """
     everyone, offset = scores, 0
     if scope == "global" and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        gathered = [torch.empty_like(scores) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, scores.contiguous())
-        everyone, offset = torch.cat(gathered), dist.get_rank() * len(scores)
+        everyone, offset = _gathered(scores)
     scored = everyone.isfinite()
     count = round(keep * int(scored.sum()))
     order = torch.where(scored, everyone, torch.inf).argsort(stable=True)
     mask = ~scored
     mask[order[:count]] = True
     return mask[offset : offset + len(scores)]
+
+
+def _gathered(scores: Tensor) -> tuple[Tensor, int]:
+    """The scores of all processes in the order of their ranks, and where this process's begin."""
+    lengths = [torch.zeros(1, dtype=torch.long, device=scores.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(lengths, torch.tensor([len(scores)], device=scores.device))
+    counts = [int(length) for length in lengths]
+    padded = torch.cat([scores, scores.new_zeros(max(counts) - len(scores))])
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    everyone = torch.cat([part[:count] for part, count in zip(parts, counts)])
+    return everyone, sum(counts[: dist.get_rank()])

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isthmus.models.modes import evaluating
+
 
 class _Carried(torch.autograd.Function):
     """A loss value whose parameter gradients are known already."""
@@ -53,13 +55,7 @@ def separate(network: nn.Module, points: Tensor, loss_of: Callable[[Tensor], Ten
 
     Shape: ``(B, N, 3)`` to ``(B, N, 3)``. Modes, buffers and parameter gradients of ``network`` are left as found.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.enable_grad():
-            leaf = points.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(loss_of(leaf), leaf)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(network), torch.enable_grad():
+        leaf = points.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_of(leaf), leaf)
     return gradient

@@ -35,6 +35,7 @@ from isthmus.gates.input_gradient import coupled, separate
 from isthmus.losses.weighted import Loss
 from isthmus.methods.base import GateRecord, Method
 from isthmus.models.classifier import PointClassifier
+from isthmus.models.modes import evaluating, running_statistics_kept
 from isthmus.pretexts.base import Pretext
 from isthmus.pretexts.pcm import Mix, draw_mix
 from isthmus.tasks.classification import Classification
@@ -126,7 +127,7 @@ class SelfSupervised(Method):
             if self.gating.saliency == "eval":
                 gradient = separate(self.network, points, lambda leaf: summed(leaf, viewed))
             else:
-                with _running_statistics_kept(self.network):
+                with running_statistics_kept(self.network):
                     leaf = points.detach().requires_grad_()
                     (gradient,) = torch.autograd.grad(summed(leaf, viewed), leaf)
         valid = None if viewed is None else viewed.used(points.shape[1])
@@ -142,7 +143,7 @@ class SelfSupervised(Method):
         if self.gate.uses_target_labels:
             evidence = Evidence(evidence.points, evidence.random, agreement=self.agreement(batch, batches, progress))
         scores = self.gate.measure(evidence)
-        if batch.domain == "target":
+        if batch.domain == "target" and self.gate.uses_gradient:
             noise = progress.random("perturbation", batch.sample_id.tolist()).normal().to(scores.device)
             scores = scores + self.gating.perturbation_mean + self.gating.perturbation_std * noise
         return torch.where(present, scores, nothing)
@@ -163,8 +164,8 @@ class SelfSupervised(Method):
         purpose = f"{self.pretext.name}/{batch.domain}"
         # BatchNorm cannot normalise over a single cloud: then all are passed, and masked.
         if self.gating.drop == "forward" and taking_part.sum() != 1:
-            if not taking_part.any():
-                return Loss.absent(points.device, self.weight)
+            if not taking_part.any():  # a zero, but one that counts in a batch mean over all processes
+                return Loss.of(points.new_zeros(1), weight, self.weight)
             random = progress.random(purpose, batch.sample_id[taking_part].tolist())
             per_sample = self.pretext.loss(self.network.encoder, points[taking_part], random)
             per_sample = per_sample * participation[taking_part]
@@ -187,20 +188,15 @@ class SelfSupervised(Method):
         if not known.any():
             raise ValueError(f"agreement: the target batch carries no {truth!r} labels")
         shared = [p for p in self.network.encoder.parameters() if p.requires_grad]
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
+        with evaluating(self):
             logits = self.network(target.inputs["points"][known])
-            oracle = _flat_gradient(self.task.loss(logits, target.labels[truth][known]).mean(), shared)
+            oracle = flat_gradient(self.task.loss(logits, target.labels[truth][known]).mean(), shared)
             cosines = []
             for row in range(len(batch)):
                 random = progress.random(f"{self.pretext.name}/{batch.domain}", [int(batch.sample_id[row])])
                 loss = self.pretext.loss(self.network.encoder, batch.inputs["points"][row : row + 1], random)
-                own = _flat_gradient(loss.sum(), shared)
+                own = flat_gradient(loss.sum(), shared)
                 cosines.append(nn.functional.cosine_similarity(own, oracle, dim=0))
-        finally:
-            for module, training in modes:
-                module.training = training
         return torch.stack(cosines)
 
     def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -213,26 +209,11 @@ class SelfSupervised(Method):
         return pooled
 
 
-def _flat_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+def flat_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """Gradient of ``loss`` by all parameters as one vector; zeros where it does not depend on one."""
     if not loss.requires_grad:
         return torch.zeros(sum(p.numel() for p in parameters), device=loss.device)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return torch.cat(
         [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, gradients)]
     )
-
-
-class _running_statistics_kept:
-    """Within it, BatchNorm normalises by the batch but leaves its running statistics alone."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-    def __enter__(self) -> None:
-        self.momenta = [norm.momentum for norm in self.norms]
-        for norm in self.norms:
-            norm.momentum = 0.0
-
-    def __exit__(self, *error: object) -> None:
-        for norm, momentum in zip(self.norms, self.momenta):
-            norm.momentum = momentum

@@ -8,6 +8,7 @@ they were; the loss is the symmetric Chamfer distance on the region, times 20.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from isthmus.data.randomness import SampleRandom
 from isthmus.geometry.chamfer import chamfer
 from isthmus.models.heads import PointReconstructionHead
+from isthmus.models.modes import evaluating
 from isthmus.pretexts.base import Pretext
 from isthmus.pretexts.regions import RegionKind, find_region
 
@@ -38,28 +40,25 @@ class DefRec(Pretext):
         region: RegionKind = "voxel",
         variance: float = 0.001,
         min_points: int | None = None,
+        voxel_order: Literal["sample", "batch"] = "sample",
     ) -> None:
         super().__init__()
         self.head = head
         self.region: RegionKind = region
         self.variance = variance
+        self.voxel_order: Literal["sample", "batch"] = voxel_order
         self.min_points = min_points if min_points is not None else (20 if region == "ball" else 40)
 
     def deform(self, points: Tensor, random: SampleRandom, encoder: nn.Module) -> tuple[Tensor, Tensor]:
         """Deformed clouds ``(B, N, 3)`` and the mask ``(B, N)`` of the points that were replaced."""
 
         def features() -> Tensor:
-            training = encoder.training
-            encoder.eval()  # only to find a region: batch statistics must not move
-            try:
-                with torch.no_grad():
-                    local: Tensor = encoder(points).local
-            finally:
-                encoder.train(training)
+            with evaluating(encoder), torch.no_grad():  # only to find a region: batch statistics must not move
+                local: Tensor = encoder(points).local
             return local
 
         least = max(1, round(self.min_points * points.shape[1] / REFERENCE_POINTS))
-        region = find_region(self.region, points, random, features, min_points=least)
+        region = find_region(self.region, points, random, features, min_points=least, voxel_order=self.voxel_order)
         noise = random.normal(points.shape[1], 3).to(points.device) * math.sqrt(self.variance)
         replaced = region.centre[:, None] + noise
         return torch.where(region.mask[..., None], replaced, points), region.mask

@@ -121,11 +121,17 @@ def _normals(points: Tensor, neighbours: int = 16) -> Tensor:
 
 
 def find_region(
-    kind: RegionKind, points: Tensor, random: SampleRandom, features: Callable[[], Tensor], *, min_points: int
+    kind: RegionKind,
+    points: Tensor,
+    random: SampleRandom,
+    features: Callable[[], Tensor],
+    *,
+    min_points: int,
+    voxel_order: Literal["sample", "batch"] = "sample",
 ) -> Region:
     """The region of type ``kind``; ``features()`` gives per-point features and is called only where needed."""
     if kind == "voxel":
-        return voxel_region(points, random, min_points=min_points)
+        return voxel_region(points, random, min_points=min_points, order=voxel_order)
     if kind == "ball":
         return ball_region(points, random, min_points=min_points)
     if kind == "feature":

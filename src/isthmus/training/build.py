@@ -18,6 +18,7 @@ from isthmus.data.readers.hdf5 import HDF5
 from isthmus.data.readers.modelnet import ModelNet
 from isthmus.data.readers.pointda import PointDA
 from isthmus.data.readers.real_objects import RealObjects
+from isthmus.data.readers.unlabelled import UnlabelledFolder
 from isthmus.data.simulators.objects import SimulatedObjects
 from isthmus.data.simulators.virtual_sensor import VirtualSensor
 from isthmus.data.store import CloudStore, prepare
@@ -53,6 +54,7 @@ from isthmus.training.recipe import (
     SimulatedSpec,
     SkewnessGateSpec,
     SupervisedSpec,
+    UnlabelledSpec,
 )
 
 PREPARED_POINTS = 1024
@@ -75,6 +77,8 @@ def build_reader(spec: DataSpec) -> Reader:
             return ModelNet(spec.root)
         case FolderSpec():
             return Folder(spec.root, up=spec.up, classes=spec.classes)
+        case UnlabelledSpec():
+            return UnlabelledFolder(spec.root, up=spec.up)
         case HDF5Spec():
             return HDF5(spec.root, train=spec.train, test=spec.test, classes=spec.classes, up=spec.up)
         case ObjectsSpec():
@@ -171,6 +175,7 @@ def build_method(recipe: Recipe) -> Method:
             region=spec.pretext.region,
             variance=spec.pretext.variance,
             min_points=spec.pretext.min_points,
+            voxel_order=spec.pretext.voxel_order,
         )
     return SelfSupervised(
         network,

@@ -34,8 +34,10 @@ from isthmus.training.loggers import open_loggers
 from isthmus.training.monitor import Monitor
 from isthmus.training.optimisation import (
     build_optimizer,
+    check_stages,
     freeze,
     learning_rate,
+    load_moments,
     set_learning_rate,
     training_mode,
 )
@@ -99,7 +101,7 @@ def train(
 
 def _fabric(engine: EngineSpec) -> Fabric:
     strategy: Any = engine.strategy
-    if engine.strategy == "ddp":
+    if engine.strategy == "ddp" or engine.devices * engine.num_nodes > 1:
         strategy = DDPStrategy(find_unused_parameters=True)
     return Fabric(
         accelerator=engine.accelerator,
@@ -111,10 +113,9 @@ def _fabric(engine: EngineSpec) -> Fabric:
 
 
 def _open_run(fabric: Fabric, recipe: Recipe, out: Path, resume: bool) -> Run:
-    if not (resume and (out / "recipe.yaml").exists()):
-        if fabric.global_rank == 0:
-            Run.create(out, recipe)
-        fabric.barrier()
+    if fabric.global_rank == 0 and not (resume and (out / "recipe.yaml").exists()):
+        Run.create(out, recipe)
+    fabric.barrier()
     run = Run.open(out)
     if run.recipe.model_dump(exclude={"engine"}) != recipe.model_dump(exclude={"engine"}):
         raise RunError(f"{out}: expected the recipe that the run was started with, found another; see recipe.yaml")
@@ -156,15 +157,24 @@ class _Training:
         self.method = method.to(fabric.device)
         self.reporter = reporter
         if fabric.global_rank == 0:
-            open_domains(self.recipe, progress=isinstance(reporter, Silent) is False)
+            open_domains(self.recipe, progress=not isinstance(reporter, Silent))
         fabric.barrier()
         self.domains = open_domains(self.recipe)
+        if fabric.global_rank == 0:
+            run.check_store("source", self.domains.source.path.name)
+            run.check_store("target", self.domains.target.path.name)
+        check_stages(self.method, self.recipe.stages)
         self.streams = build_streams(self.recipe, self.domains, method)
         self.monitor = Monitor(self.recipe, run, self.domains)
         self.averaged: AveragedModel | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.best: dict[str, dict[str, float]] = {}
+        self.started, self.seconds_before = time.monotonic(), 0.0
         self.loggers = open_loggers(self.recipe, run.path) if fabric.global_rank == 0 else []
+
+    def _seconds(self) -> float:
+        """Training time over all sessions of the run."""
+        return self.seconds_before + time.monotonic() - self.started
 
     def execute(self) -> Run:
         """Train all stages that are not done yet."""
@@ -180,14 +190,12 @@ class _Training:
         if self.fabric.global_rank == 0:
             self.run.rewind(before + step)
             self.run.update(status="training")
-        started = time.monotonic()
         with _stop_signals(self.fabric.world_size == 1) as stop_asked:
             for index in range(first, len(recipe.stages)):
                 self._stage(index, step if index == first else 0, saved if index == first else None, stop_asked)
         if self.fabric.global_rank == 0:
-            seconds = self.run.state.get("seconds", 0.0) + time.monotonic() - started
             self.run.write_csv()
-            self.run.update(status="finished", seconds=round(seconds, 1))
+            self.run.update(status="finished", seconds=round(self._seconds(), 1))
         self.fabric.barrier()
         return self.run
 
@@ -203,12 +211,10 @@ class _Training:
             self.averaged = self._average()
         freeze(self.method, stage)
         previous, optimizer = self.optimizer, build_optimizer(self.method, stage)
-        if saved is not None and step > 0:
-            optimizer.load_state_dict(saved["optimizer"])
+        if saved is not None and (step > 0 or stage.keep_optimizer):
+            load_moments(optimizer, saved["optimizer"])
         elif stage.keep_optimizer and previous is not None:
-            optimizer.load_state_dict(previous.state_dict())
-        elif stage.keep_optimizer and saved is not None:
-            optimizer.load_state_dict(saved["optimizer"])
+            load_moments(optimizer, previous.state_dict())
         self.optimizer = optimizer
         self.monitor.best = dict(self.best.get(stage.name, {}))
         wrapped = self.fabric.setup_module(_Step(self.method))
@@ -232,7 +238,7 @@ class _Training:
             elif done % recipe.checkpoint_every == 0 or stopping:
                 self._checkpoint(index, done)
             if stopping and before + done < sum(each.steps for each in recipe.stages):
-                raise Interrupted(f"stopped after {before + done} steps; a checkpoint is written")
+                raise Interrupted(f"{self.run.path}: stopped after {before + done} steps; a checkpoint is written")
 
     def _step(
         self, wrapped: nn.Module, optimizer: Any, stage: StageSpec, progress: Progress, position: int
@@ -278,7 +284,7 @@ class _Training:
                 if not math.isfinite(value) and self.recipe.engine.precision != "16-mixed":
                     raise RunError(
                         f"{self.run.path}: {stage.name} step {step}: loss {name}: expected a number, "
-                        f"found {value}; a lower stages.*.learning_rate or clip_norm may help"
+                        f"found {value}; a new run with a lower stages.*.learning_rate or a clip_norm may help"
                     )
                 metrics[f"loss/{name}"] = value
                 metrics[f"weighted/{name}"] = loss.coefficient * value
@@ -374,6 +380,12 @@ class _Training:
     def _checkpoint(self, stage: int, step: int) -> None:
         if self.fabric.global_rank == 0:
             assert self.optimizer is not None
+            if not all(parameter.isfinite().all() for parameter in self.method.parameters()):
+                raise RunError(
+                    f"{self.run.path}: {self.recipe.stages[min(stage, len(self.recipe.stages) - 1)].name}: expected "
+                    "finite weights, found NaN or Inf; the last good checkpoint is kept. A new run with a lower "
+                    "stages.*.learning_rate or a clip_norm may help"
+                )
             content: dict[str, Any] = {
                 "weights": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -381,6 +393,7 @@ class _Training:
                 "stage": stage,
                 "step": step,
                 "best": self.best,
+                "seconds": self._seconds(),
             }
             if self.averaged is not None:
                 content["averaged"] = self.averaged.state_dict()
@@ -395,6 +408,7 @@ class _Training:
             self.method.load_state_dict(saved["weights"])
             self.fabric.strategy.precision.load_state_dict(saved["precision"])
             self.best = saved["best"]
+            self.seconds_before = saved.get("seconds", 0.0)
             if "averaged" in saved:
                 self.averaged = self._average()
                 self.averaged.load_state_dict(saved["averaged"])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from isthmus.data.store import CloudStore
 from isthmus.data.stream import clouds
+from isthmus.errors import DataError
 from isthmus.training.build import Domains, class_prior, part_rows
 from isthmus.training.recipe import Recipe
 from isthmus.training.run import Run, write_arrays
@@ -29,7 +30,9 @@ MONITORED = 500
 class Monitor:
     """Evaluates a method in training and remembers the best score of each selection rule, stage by stage.
 
-    Equal scores go to the later step. A prediction that has collapsed (few classes) is vetoed as a label-free choice.
+    Label-free scores are taken on the target's validation part, which pseudo-labels never touch unless the recipe
+    trains on it, and on the training part where there is none. Equal scores go to the later step. A prediction that has
+    collapsed (few classes) is vetoed as a label-free choice.
     """
 
     def __init__(self, recipe: Recipe, run: Run, domains: Domains) -> None:
@@ -37,9 +40,17 @@ class Monitor:
         self.run = run
         self.domains = domains
         self.prior = class_prior(recipe, domains)
-        self.source_rows = _at_most(_first_with_samples(domains.source, ("val",), recipe.source.train_on), MONITORED)
-        self.target_rows = _at_most(_first_with_samples(domains.target, ("val",), recipe.target.train_on), MONITORED)
+        validation = part_rows(domains.source, ("val",))
+        if not len(validation):
+            raise DataError(f"{domains.source.path}: source: expected validation clouds (part 'val'), found none")
+        self.source_rows = _at_most(validation, MONITORED)
+        held_out = part_rows(domains.target, ("val",))
+        unlabelled = held_out if len(held_out) else part_rows(domains.target, recipe.target.train_on)
+        self.target_rows = _at_most(unlabelled, MONITORED)
         self.evaluation_rows = part_rows(domains.target, recipe.target.evaluate_on)
+        if not len(self.evaluation_rows) and recipe.target.data.kind != "unlabelled":
+            parts = ", ".join(recipe.target.evaluate_on)
+            raise DataError(f"{domains.target.path}: target.evaluate_on: expected clouds in {parts}, found none")
         self.best: dict[str, float] = {}
 
     def evaluate(self, predict: Predict, stage: str, step: int) -> dict[str, float]:
@@ -76,14 +87,6 @@ class Monitor:
         """Predictions for rows of a store, in order. Shape: ``(len(rows), K)`` on the CPU, float32."""
         parts = [predict(points).float().cpu() for points in clouds(store, rows, self.recipe.points)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.recipe.classes))
-
-
-def _first_with_samples(store: CloudStore, *choices: tuple[str, ...]) -> np.ndarray:
-    for parts in choices:
-        rows = part_rows(store, parts)
-        if len(rows):
-            return rows
-    return np.arange(len(store))
 
 
 def _at_most(rows: np.ndarray, count: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,6 +48,32 @@ def build_optimizer(method: nn.Module, stage: StageSpec) -> torch.optim.Optimize
         return torch.optim.SGD(sorted_groups, lr=stage.learning_rate, momentum=0.9, weight_decay=stage.weight_decay)
     kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
     return kind(sorted_groups, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over an optimiser's running moments, but none of its settings: those are the stage's own."""
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings):
+        group.update(own)
+
+
+def check_stages(method: nn.Module, stages: Sequence[StageSpec]) -> None:
+    """Find mistakes of later stages before the first one runs: prefixes, nothing to train, optimisers to keep."""
+    for index, stage in enumerate(stages):
+        freeze(method, stage)
+        build_optimizer(method, stage)
+        if stage.keep_optimizer:
+            before = stages[index - 1] if index else None
+            same = before is not None and all(
+                getattr(before, field) == getattr(stage, field)
+                for field in ("optimizer", "frozen", "learning_rate_scale")
+            )
+            if not same:
+                raise RecipeError(
+                    f"{stage.name}.keep_optimizer: expected an earlier stage with the same optimizer, frozen parts and "
+                    f"learning_rate_scale, found {'another' if before else 'no stage before it'}"
+                )
 
 
 def learning_rate(stage: StageSpec, step: int) -> float:

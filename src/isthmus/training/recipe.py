@@ -74,6 +74,14 @@ class FolderSpec(Spec):
     classes: tuple[str, ...] = ()
 
 
+class UnlabelledSpec(Spec):
+    """Any folder of clouds and meshes without labels: for a target."""
+
+    kind: Literal["unlabelled"] = "unlabelled"
+    root: Path
+    up: Literal["z", "y"] = "z"
+
+
 class HDF5Spec(Spec):
     """HDF5 files with ``data`` and ``label``, as ModelNet40 and ScanObjectNN are shipped."""
 
@@ -93,7 +101,7 @@ class ObjectsSpec(Spec):
 
 
 DataSpec = Annotated[
-    SimulatedSpec | PointDASpec | ModelNetSpec | FolderSpec | HDF5Spec | ObjectsSpec,
+    SimulatedSpec | PointDASpec | ModelNetSpec | FolderSpec | UnlabelledSpec | HDF5Spec | ObjectsSpec,
     Field(discriminator="kind"),
 ]
 
@@ -112,8 +120,8 @@ class DomainSpec(Spec):
     merge: dict[str, str] = {}
     drop: tuple[str, ...] | Literal["*"] = ()
     virtual_sensor: VirtualSensorSpec | None = None
-    train_on: tuple[Part, ...] = ("train",)
-    evaluate_on: tuple[Part, ...] = ("test",)
+    train_on: tuple[Part, ...] = Field(("train",), min_length=1)
+    evaluate_on: tuple[Part, ...] = Field(("test",), min_length=1)
 
 
 class AugmentSpec(Spec):
@@ -123,6 +131,12 @@ class AugmentSpec(Spec):
     jitter: float = Field(0.01, ge=0)
     jitter_clip: float = Field(0.02, ge=0)
     scale: tuple[float, float] = (1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentSpec:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale: expected 0 < low <= high, found {self.scale}")
+        return self
 
 
 class PointNetSpec(Spec):
@@ -198,7 +212,8 @@ class DefRecSpec(Spec):
     kind: Literal["defrec"] = "defrec"
     region: Literal["voxel", "ball", "feature", "split", "gradient", "lambertian"] = "voxel"
     variance: float = Field(0.001, gt=0)
-    min_points: int | None = Field(None, ge=1)
+    min_points: int | None = Field(None, ge=1, le=1024)
+    voxel_order: Literal["sample", "batch"] = "sample"
 
 
 class SelfSupervisedSpec(Spec):
@@ -273,6 +288,12 @@ class StageSpec(Spec):
     start_from: Literal["last", "source-val", "label-free"] = "last"
     pseudo_labels: PseudoLabelSpec | None = None
 
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> StageSpec:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps: expected fewer than the stage's {self.steps}, found {self.warmup_steps}")
+        return self
+
 
 class EngineSpec(Spec):
     """Where and how a run is executed; none of it changes what is computed, beyond rounding and batch size."""
@@ -301,7 +322,7 @@ class Recipe(Spec):
 
     name: str
     seed: int = Field(0, ge=0)
-    classes: tuple[str, ...] = POINTDA_CLASSES
+    classes: tuple[str, ...] = Field(POINTDA_CLASSES, min_length=1)
     source: DomainSpec
     target: DomainSpec
     points: int = Field(1024, ge=16)
@@ -329,7 +350,19 @@ class Recipe(Spec):
             raise ValueError("stages.0.pseudo_labels: there is no trained model yet to make them")
         if self.stages[0].start_from != "last":
             raise ValueError("stages.0.start_from: there is no earlier stage to start from")
-        if any(stage.pseudo_labels for stage in self.stages) and isinstance(self.method, SupervisedSpec):
+        if isinstance(self.network, DGCNNSpec) and self.network.k > self.points:
+            raise ValueError(f"network.k: expected at most the {self.points} points, found {self.network.k}")
+        pseudo_labelled = any(stage.pseudo_labels for stage in self.stages)
+        gated = isinstance(self.method, SelfSupervisedSpec) and self.method.gate is not None
+        if gated and self.method.pretext_on == "target" and not pseudo_labelled:  # type: ignore[union-attr]
+            raise ValueError(
+                "method.gate: would never act: with pretext_on 'target' it needs a stage with pseudo_labels"
+            )
+        if self.source.data.kind == "unlabelled":
+            raise ValueError("source.data.kind: 'unlabelled' is for a target, a source needs labels")
+        if self.method.kind == "oracle" and self.target.data.kind == "unlabelled":
+            raise ValueError("method.kind: an 'oracle' needs target labels, found target.data.kind 'unlabelled'")
+        if pseudo_labelled and isinstance(self.method, SupervisedSpec):
             raise ValueError(f"stages: pseudo_labels are not used by method {self.method.kind!r}")
         return self
 
@@ -350,7 +383,7 @@ def parse(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{where}: " + "\n".join(_explain(problem) for problem in error.errors())) from None
+        raise RecipeError(f"{where}: " + "\n".join(explain(problem) for problem in error.errors())) from None
 
 
 def load(path: Path) -> Recipe:
@@ -407,7 +440,8 @@ def _position(place: list[Any], key: str, name: str) -> int:
     return int(key)
 
 
-def _explain(problem: Any) -> str:
+def explain(problem: Any) -> str:
+    """One of pydantic's problems as a line: field, what was expected, what was found."""
     field = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     found = problem.get("input")

@@ -35,13 +35,13 @@ class Run:
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Run:
         """Start a folder; refuses one that holds anything, so that no run is ever overwritten."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        unfinished = {"run.json", "run.json.part", "recipe.yaml.part"}  # what a kill in this very function leaves
+        if path.exists() and (not path.is_dir() or any(file.name not in unfinished for file in path.iterdir())):
             raise RunError(f"{path}: expected a new or empty folder, found files; resume it, or choose another")
-        for folder in ("checkpoints", "evaluations"):
-            (path / folder).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         run = cls(path, recipe)
-        write_atomically(path / "recipe.yaml", recipe.dump().encode())
         run.update(status="new", versions=versions())
+        write_atomically(path / "recipe.yaml", recipe.dump().encode())
         return run
 
     @classmethod
@@ -49,7 +49,10 @@ class Run:
         """Open a run that exists."""
         if not (path / "recipe.yaml").is_file():
             raise RunError(f"{path}: expected a run folder with recipe.yaml, found none")
-        return cls(path, load(path / "recipe.yaml"))
+        run = cls(path, load(path / "recipe.yaml"))
+        for folder in ("checkpoints", "evaluations"):
+            (path / folder).mkdir(exist_ok=True)
+        return run
 
     @property
     def state(self) -> dict[str, Any]:
@@ -64,6 +67,17 @@ class Run:
         """Change fields of ``run.json``."""
         text = json.dumps({**self.state, **fields}, indent=1, sort_keys=True)
         write_atomically(self.path / "run.json", text.encode())
+
+    def check_store(self, domain: str, key: str) -> None:
+        """Whether the prepared data of a domain is what the run saw; remembers it at the first call of a new run."""
+        stores = self.state.get("stores", {})
+        if domain not in stores:
+            self.update(stores={**stores, domain: key})
+        elif stores[domain] != key:
+            raise RunError(
+                f"{self.path}: the {domain} data has changed since the run started: expected the prepared data "
+                f"{stores[domain][:12]}, found {key[:12]}; its predictions belong to other rows"
+            )
 
     @property
     def finished(self) -> bool:
@@ -182,3 +196,8 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "scipy": scipy.__version__,
     }
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes, by the variables that launchers of several processes set."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"

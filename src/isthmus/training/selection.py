@@ -10,12 +10,8 @@ better; neither looks at a target label.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
-
-LabelFreeScore = Literal["im", "bnm"]
 
 
 def information_maximisation(logits: Tensor, prior: Tensor) -> float:
@@ -46,11 +42,6 @@ def collapsed(logits: Tensor, prior: Tensor, *, least: float = 0.5) -> bool:
     """
     share = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]).double() / len(logits)
     return _effective_classes(share) < least * _effective_classes(prior.double())
-
-
-def label_free(name: LabelFreeScore, logits: Tensor, prior: Tensor) -> float:
-    """The score called ``name``."""
-    return information_maximisation(logits, prior) if name == "im" else nuclear_norm(logits)
 
 
 def _effective_classes(share: Tensor) -> float:
