@@ -20,7 +20,7 @@ LATEST = Path(__file__).with_name("latest.json")
 
 def main() -> None:
     """Run, print as rows arrive, write."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 200)
     chosen = [b for module in (kernels, steps, loading) for b in module.BENCHMARKS]
     if sys.argv[1:]:
         chosen = [benchmark for benchmark in chosen if benchmark.__name__ in sys.argv[1:]]
@@ -32,8 +32,8 @@ def main() -> None:
             rows[row["name"]] = row
             numbers = (row[key] for key in ("ours_s", "reference_s", "ratio", "ours_mib", "reference_mib"))
             table.add_row(row["name"], *("" if n is None else f"{n:.3g}" for n in numbers), row["note"])
+            LATEST.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
         console.print(table)
-        LATEST.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -401,7 +401,9 @@ def _readers(recipe: Recipe) -> dict[str, Reader]:
 
 
 def _show(table: Table) -> None:
-    grid = RichTable(*table.headings)
+    grid = RichTable()
+    for heading in table.headings:
+        grid.add_column(heading, overflow="fold")
     for row in table.rows:
         grid.add_row(*row)
     console.print(grid)
