@@ -42,7 +42,7 @@ class Run:
         run = cls(path, recipe)
         run.update(status="new", versions=versions())
         write_atomically(path / "recipe.yaml", recipe.dump().encode())
-        return run
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> Run:
