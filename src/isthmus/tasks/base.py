@@ -18,9 +18,12 @@ class Task(ABC):
     channels: int
 
     @abstractmethod
-    def loss(self, output: Tensor, label: Tensor) -> Tensor:
-        """Loss of each sample. Shape: ``(B, ...)``, ``(B, ...)`` to ``(B,)``."""
+    def loss(self, output: Tensor, label: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Loss of each sample, a mean over its ``valid`` elements. Shape: ``(B, ...)``, ``(B, ...)`` to ``(B,)``.
+
+        ``valid`` masks elements (pixels, points) of a label; a task with one label per sample has none.
+        """
 
     @abstractmethod
     def metric(self) -> Metric:
-        """A fresh accumulator over a data set, updated with ``(output, label)``."""
+        """A fresh accumulator over a data set, updated with ``(output, label)`` and the mask if there is one."""

@@ -21,7 +21,7 @@ class Classification(Task):
         self.channels = len(classes)
         self.label_smoothing = label_smoothing
 
-    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+    def loss(self, output: Tensor, label: Tensor, valid: Tensor | None = None) -> Tensor:
         """Cross-entropy of each sample. Shape: ``(B, K)``, ``(B,)`` to ``(B,)``."""
         return F.cross_entropy(output.float(), label, reduction="none", label_smoothing=self.label_smoothing)
 
