@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from isthmus.errors import DataError, RunError
-from isthmus.evaluation.accuracy import select
+from isthmus.evaluation.points.accuracy import select
 from isthmus.training.engine import Interrupted, Silent, train
 from isthmus.training.recipe import Recipe, override, parse
 from isthmus.training.run import Run, read_checkpoint
@@ -201,7 +201,7 @@ def test_a_truncated_checkpoint_is_named(tiny: Recipe, tmp_path: Path) -> None:
 def test_target_training_labels_are_never_opened(tiny: Recipe, tmp_path: Path, cache: Path) -> None:
     recipe = changed(tiny, target__data__seed=77)
     train(recipe, tmp_path / "first")
-    from isthmus.training.build import open_domains
+    from isthmus.training.points.build import open_domains
 
     labels = open_domains(recipe).target.path / "labels.npy"
     kept = labels.read_bytes()
@@ -233,7 +233,7 @@ def test_an_encoder_can_start_from_weights_of_ones_own(tiny: Recipe, tmp_path: P
     first = train(tiny, tmp_path / "first")
     file = first.weights_file("stage2", "last")
     second = train(changed(tiny, encoder_weights=str(file), stages__0__learning_rate=1e-12), tmp_path / "second")
-    assert "keys matched" in second.state["encoder_weights"]
+    assert "keys matched" in second.state["initial_weights"]
     own = {k: v for k, v in weights(first).items() if k.startswith("network.encoder") and k.endswith("weight")}
     kept = second.weights("last", "stage1")
     assert all(torch.allclose(value, kept[name], atol=1e-6) for name, value in own.items())

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from isthmus.errors import RecipeError
 from isthmus.training.presets import RECIPES, named
-from isthmus.training.recipe import Recipe, direction, load, override, parse
+from isthmus.training.recipe import Recipe, load, override, parse
 
 
 def values() -> dict:
@@ -112,8 +112,8 @@ def test_only_the_oracle_and_the_analysis_gate_use_target_labels() -> None:
 
 
 def test_directions_are_short() -> None:
-    assert direction(named("sim/sm-dsb")) == "sim-cad→sim-scan"
-    assert direction(named("virtual/w2m/sm-dsb")) == "webcad→modelnet10*"
+    assert named("sim/sm-dsb").setting == "sim-cad→sim-scan"
+    assert named("virtual/w2m/sm-dsb").setting == "webcad→modelnet10*"
 
 
 def test_a_dumped_recipe_is_plain_yaml() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 from rich.markup import escape
@@ -14,13 +15,15 @@ from isthmus.cli.console import Bar, console, errors
 from isthmus.errors import IsthmusError, RecipeError, RunError
 
 if TYPE_CHECKING:
-    from isthmus.data.clouds import Reader
-    from isthmus.evaluation.compare import Table
+    from isthmus.evaluation.tables import Table
     from isthmus.training.recipe import Recipe
     from isthmus.training.run import Run
 
 RuleName = Literal["label-free", "source-val", "last"]
-Rule = Annotated[RuleName, typer.Option("--select", help="Which checkpoint: chosen without target labels.")]
+Rule = Annotated[
+    Optional[RuleName],  # noqa: UP045
+    typer.Option("--select", help="Which checkpoint, chosen without target labels; the recipe's own way by default."),
+]
 Stage = Annotated[Optional[str], typer.Option(help="Name of a stage; the last one by default.")]  # noqa: UP045
 
 app = typer.Typer(
@@ -60,8 +63,9 @@ def demo(
     ] = Path("runs/demo"),
 ) -> None:
     """Adapt from simulated CAD models to simulated scans: three methods, one report, within ten minutes."""
-    from isthmus.evaluation.compare import collect, table, write
-    from isthmus.evaluation.report import write_report
+    from isthmus.evaluation.points.compare import collect, table
+    from isthmus.evaluation.points.report import write_report
+    from isthmus.evaluation.tables import write
     from isthmus.training.engine import train as train_recipe
     from isthmus.training.presets import named
     from isthmus.training.run import Run
@@ -132,63 +136,64 @@ def evaluate(
         str, typer.Option(help="'target', 'source', a folder root/class/file, or '{kind: objects, name: realscan}'.")
     ] = "target",
     against: Annotated[Optional[Path], typer.Option(help="A run to compare with, on the same data.")] = None,  # noqa: UP045
-    select: Rule = "label-free",
+    select: Rule = None,
     stage: Stage = None,
 ) -> None:
-    """Accuracy, per-class table and confusion matrix of a run; against another run, which classes were hurt."""
+    """Scores of a run in detail, per-class table; against another run, which classes were hurt."""
     import json
 
-    from isthmus.evaluation.accuracy import class_gains, overall_gain
-    from isthmus.evaluation.evaluate import confusion_table, per_class_table, predictions_on, summary
+    from isthmus.evaluation.evaluate import evaluation
     from isthmus.training.run import Run, write_atomically
 
-    ours = predictions_on(Run.open(run), data, select, stage)
-    theirs = None if against is None else predictions_on(Run.open(against), data, select, stage)
-    console.print(f"{len(ours.labels)} clouds, checkpoint: {select}", highlight=False)
-    console.print(f"overall accuracy     {100 * ours.accuracy:.1f} %", highlight=False)
-    console.print(f"mean-class accuracy  {100 * ours.mean_class_accuracy:.1f} %", highlight=False)
-    gains = None if theirs is None else class_gains(ours, theirs)
-    _show(per_class_table(ours, gains))
-    _show(confusion_table(ours))
-    if theirs is not None and gains is not None:
-        gain = overall_gain(ours, theirs)
-        hurt = [each.name for each in gains if each.verdict == "hurt"]
-        console.print(
-            f"gain over {against}: {100 * gain.estimate:+.1f} points, 95 % interval "
-            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], "
-            f"smallest detectable {100 * gain.smallest_detectable:.1f}",
-            highlight=False,
-        )
-        console.print(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}", highlight=False)
-    asked = {"run": str(run), "data": data, "select": select, "stage": stage, "against": against and str(against)}
-    words = [data, select, stage or "", "against-" + against.name if against else ""]
+    opened = Run.open(run)
+    rule = _rule(opened, select)
+    found = evaluation(opened, None if against is None else Run.open(against), data, rule, stage)
+    for part in found.parts:
+        if isinstance(part, str):
+            console.print(part, highlight=False)
+        else:
+            _show(part)
+    asked = {"run": str(run), "data": data, "select": rule, "stage": stage, "against": against and str(against)}
+    words = [data, rule, stage or "", "against-" + against.name if against else ""]
     name = ".".join("".join(c if c.isalnum() else "-" for c in word) for word in words if word)
     file = run / f"evaluation.{name}.json"
-    write_atomically(file, json.dumps({**asked, **summary(ours, gains)}, indent=1).encode())
+    write_atomically(file, json.dumps({**asked, **found.values}, indent=1).encode())
     console.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
-    files: Annotated[list[Path], typer.Argument(help="Files or folders of clouds and meshes, without labels.")],
-    out: Annotated[Path, typer.Option(help="predictions.csv or .npz; an existing file is not overwritten.")],
-    up: Annotated[Literal["z", "y"], typer.Option(help="Upward axis of the files.")] = "z",
-    abstain_below: Annotated[float, typer.Option(min=0, max=1, help="No class below this probability.")] = 0.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
-    select: Rule = "label-free",
+    files: Annotated[
+        list[Path], typer.Argument(help="Files or folders, without labels: clouds and meshes, or images.")
+    ],
+    out: Annotated[Path, typer.Option(help="Clouds: predictions.csv or .npz. Images: a folder.")],
+    up: Annotated[Literal["z", "y"], typer.Option(help="Upward axis of clouds.")] = "z",
+    abstain_below: Annotated[float, typer.Option(min=0, max=1, help="No class below this probability (clouds).")] = 0.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    select: Rule = None,
 ) -> None:
-    """Class, probability and confidence of unlabelled objects; exit status 1 if a file could not be read."""
-    from isthmus.evaluation.predict import check_output, predict_files, write_predictions
+    """Predictions for unlabelled objects or photographs; exit status 1 if a file could not be read."""
     from isthmus.training.run import Run
 
-    check_output(out, overwrite=overwrite)
-    predicted = predict_files(Run.open(run), files, rule=select, up=up, abstain_below=abstain_below)
-    write_predictions(predicted, out, overwrite=overwrite)
-    console.print(f"{len(predicted.items)} predicted, {len(predicted.broken)} broken: {out}", highlight=False)
-    for broken in predicted.broken:
-        errors.print(broken.reason, style="red", highlight=False, soft_wrap=True, markup=False)
-    if predicted.broken:
+    opened = Run.open(run)
+    rule = _rule(opened, select)
+    if opened.recipe.kind == "dense":
+        from isthmus.evaluation.dense.predict import predict_images
+
+        written = predict_images(opened, files, out, rule=rule, overwrite=overwrite)
+        done, broken = len(written.images), written.broken
+    else:
+        from isthmus.evaluation.points.predict import check_output, predict_files, write_predictions
+
+        check_output(out, overwrite=overwrite)
+        predicted = predict_files(opened, files, rule=rule, up=up, abstain_below=abstain_below)
+        write_predictions(predicted, out, overwrite=overwrite)
+        done, broken = len(predicted.items), predicted.broken
+    console.print(f"{done} predicted, {len(broken)} broken: {out}", highlight=False)
+    for each in broken:
+        errors.print(each.reason, style="red", highlight=False, soft_wrap=True, markup=False)
+    if broken:
         raise typer.Exit(1)
 
 
@@ -197,7 +202,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="The run, then those to show beside it.")],
     out: Annotated[Optional[Path], typer.Option(help="HTML file; RUN/report.html by default.")] = None,  # noqa: UP045
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
-    select: Rule = "label-free",
+    select: Rule = None,
 ) -> None:
     """One self-contained HTML page of a run."""
     if out is not None and out.exists() and not overwrite:
@@ -205,7 +210,8 @@ def report(
     from isthmus.evaluation.report import write_report
     from isthmus.training.run import Run
 
-    page = write_report([Run.open(path) for path in runs], out, rule=select)
+    opened = [Run.open(path) for path in runs]
+    page = write_report(opened, out, rule=_rule(opened[0], select))
     console.print(f"Report: [bold]{page.resolve()}[/bold]", highlight=False, soft_wrap=True)
 
 
@@ -217,13 +223,14 @@ def compare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tables in OUT.")] = False,
 ) -> None:
     """A table over methods and directions, mean and spread over seeds, with four selection columns."""
-    from isthmus.evaluation.compare import collect, table, write
+    from isthmus.evaluation.compare import comparison
+    from isthmus.evaluation.tables import write
     from isthmus.training.run import Run
 
     folders = [file.parent for path in runs for file in sorted(path.rglob("recipe.yaml"))]
     if not folders:
         raise IsthmusError(f"compare: expected run folders in {', '.join(map(str, runs))}, found none")
-    result = table(collect([Run.open(folder) for folder in folders]), baseline)
+    result = comparison([Run.open(folder) for folder in folders], baseline)
     _show(result)
     if out is not None:
         write(result, out, overwrite=overwrite)
@@ -237,7 +244,6 @@ def benchmark(
 ) -> None:
     """Methods x directions x seeds as one resumable command that ends in tables."""
     from isthmus.evaluation.benchmark import execute, load_suite
-    from isthmus.evaluation.compare import table
     from isthmus.training.engine import train as train_recipe
     from isthmus.training.run import Run
 
@@ -252,8 +258,8 @@ def benchmark(
                 bar.message(f"[bold]{recipe.name}[/bold] seed {recipe.seed}")
             return train_recipe(recipe, folder, resume=True, reporter=bar)
 
-        rows = execute(chosen, out, run_one)
-    _show(table(rows, chosen.baseline))
+        result = execute(chosen, out, run_one)
+    _show(result)
     console.print(f"written: {out}/table.md, .csv, .tex", highlight=False)
 
 
@@ -263,14 +269,17 @@ def export(
     out: Annotated[Optional[Path], typer.Option(help="Folder; RUN/export by default.")] = None,  # noqa: UP045
     formats: Annotated[Optional[list[str]], typer.Option("--format", help="pt2, onnx; both by default.")] = None,  # noqa: UP045
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    select: Rule = "label-free",
+    select: Rule = None,
 ) -> None:
     """Write the model for torch.export and ONNX, with dynamic batch and points, checked against the original."""
-    from isthmus.evaluation.export import export_run
+    from isthmus.evaluation.points.export import export_run
     from isthmus.training.run import Run
 
     chosen = tuple(formats or ("pt2", "onnx"))
-    written = export_run(Run.open(run), out, rule=select, formats=chosen, overwrite=overwrite)
+    opened = Run.open(run)
+    if opened.recipe.kind != "points":
+        raise RunError(f"{run}: export is offered for runs on point clouds, found kind {opened.recipe.kind!r}")
+    written = export_run(opened, out, rule=_rule(opened, select), formats=chosen, overwrite=overwrite)
     for file, difference in written.differences.items():
         other = written.other_neighbours[file]
         text = f"{file}: largest difference {difference:.1e} on {written.compared - other} of {written.compared} clouds"
@@ -315,51 +324,65 @@ def data_list() -> None:
     """The kinds of data set a recipe can name, with their fields."""
     from typing import get_args
 
-    from isthmus.training.recipe import DataSpec
+    from isthmus.training.dense.recipe import ImageDataSpec
+    from isthmus.training.points.recipe import DataSpec
 
-    grid = RichTable("kind", "what", "fields")
-    for spec in get_args(get_args(DataSpec)[0]):
-        fields = ", ".join(name for name in spec.model_fields if name != "kind")
-        grid.add_row(spec.model_fields["kind"].default, (spec.__doc__ or "").splitlines()[0], fields)
-    console.print(grid)
+    for title, union in (("point clouds", DataSpec), ("labelled images", ImageDataSpec)):
+        grid = RichTable("kind", "what", "fields", title=title)
+        for spec in get_args(get_args(union)[0]):
+            fields = ", ".join(name for name in spec.model_fields if name != "kind")
+            grid.add_row(spec.model_fields["kind"].default, (spec.__doc__ or "").splitlines()[0], fields)
+        console.print(grid)
 
 
 @data_app.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def data_check(
     context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
 ) -> None:
-    """Read both domains of a recipe completely: counts per class and part, and every cloud that is left out."""
-    from isthmus.data.store import check
+    """Read all data of a recipe completely: counts per class and part, and every sample that is left out."""
+    from isthmus.evaluation.data_check import check_data
 
     chosen = _changed(_recipe(recipe), parse_changes(context.args))
-    broken = 0
-    for name, reader in _readers(chosen).items():
-        found = check(reader)
-        grid = RichTable(title=f"{name}: {chosen.name}")
-        for heading in ("class", *found.counts):
-            grid.add_column(heading)
-        for label, title in enumerate(found.classes):
-            grid.add_row(title, *(str(counts[label]) for counts in found.counts.values()))
-        console.print(grid)
-        for skipped in found.problems:
-            errors.print(f"{skipped.name}: {skipped.reason}", highlight=False, soft_wrap=True, markup=False)
-        broken += len(found.problems)
-        if found.unlabelled:
-            console.print(f"{name}: {found.unlabelled} without a label", highlight=False)
-    console.print(f"{broken} left out", highlight=False)
+    tables, problems, notes = check_data(chosen)
+    for title, table in tables.items():
+        _show(table, title)
+    for problem in problems:
+        errors.print(f"{problem.name}: {problem.reason}", highlight=False, soft_wrap=True, markup=False)
+    for note in notes:
+        console.print(note, highlight=False)
+    console.print(f"{len(problems)} left out", highlight=False)
 
 
 @data_app.command("prepare", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def data_prepare(
     context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
 ) -> None:
-    """Prepare both domains of a recipe now, so that training starts at once."""
-    from isthmus.training.build import open_domains
+    """Prepare all data of a recipe now, so that training starts at once."""
+    from isthmus.training.problem import open_problem
 
-    domains = open_domains(_changed(_recipe(recipe), parse_changes(context.args)), progress=True)
-    for name, store in (("source", domains.source), ("target", domains.target)):
-        text = f"{name}: {len(store)} clouds, {len(store.skipped)} left out, {store.path}"
-        console.print(text, highlight=False, soft_wrap=True)
+    problem = open_problem(_changed(_recipe(recipe), parse_changes(context.args)), progress=True)
+    for account in problem.accounts():
+        console.print(account, highlight=False, soft_wrap=True)
+
+
+@data_app.command("labels", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def data_labels(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A named recipe or a file: its data set and tasks.")],
+    out: Annotated[Path, typer.Option(help="The file to write, .json; an existing one is not overwritten.")],
+    setting: Annotated[str, typer.Option(help="one, random, full, or ratio=9:1 (in the order of the tasks).")] = "one",
+    seed: Annotated[int, typer.Option(help="Another seed keeps other labels.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Draw which image keeps which task's label, as a file that a recipe can name (--labels.setting file)."""
+    from isthmus.evaluation.data_check import write_label_file
+
+    name, _, ratio = setting.partition("=")
+    labels = {"setting": name, "seed": seed, **({"ratio": ratio} if ratio else {})}
+    chosen = _changed(_recipe(recipe), [*parse_changes(context.args), ("source.labels", str(labels))])
+    table = write_label_file(chosen, out, overwrite=overwrite)
+    _show(table)
+    console.print(f"written: {out}. To train with it: --labels.setting file --labels.file {out}", highlight=False)
 
 
 def parse_changes(arguments: list[str]) -> list[tuple[str, str]]:
@@ -385,23 +408,28 @@ def _recipe(name: str) -> Recipe:
     return load(Path(name)) if Path(name).is_file() else named(name)
 
 
+def _rule(run: Run[Any], select: RuleName | None) -> RuleName:
+    """The rule that was asked for, or the usual one of the run's recipe."""
+    rules = run.recipe.rules
+    if select is not None and select not in rules:
+        raise RecipeError(f"--select: expected one of {', '.join(rules)}, found {select!r}")
+    return select or rules[0]
+
+
 def _changed(recipe: Recipe, changes: list[tuple[str, str]]) -> Recipe:
     from isthmus.training.recipe import override, parse
 
+    changes = [(_with_group(field, recipe.short_fields), text) for field, text in changes]
     return parse(override(recipe.model_dump(mode="json"), changes), where=recipe.name) if changes else recipe
 
 
-def _readers(recipe: Recipe) -> dict[str, Reader]:
-    from isthmus.training.build import domain_reader
-
-    return {
-        name: domain_reader(spec, recipe.classes, source=name == "source")
-        for name, spec in (("source", recipe.source), ("target", recipe.target))
-    }
+def _with_group(field: str, short: Mapping[str, str]) -> str:
+    first, *rest = field.split(".")
+    return ".".join([short.get(first, first), *rest])
 
 
-def _show(table: Table) -> None:
-    grid = RichTable()
+def _show(table: Table, title: str | None = None) -> None:
+    grid = RichTable(title=title)
     for heading in table.headings:
         grid.add_column(heading, overflow="fold")
     for row in table.rows:

@@ -47,11 +47,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {
-            kind: {name: tensor.to(device) for name, tensor in getattr(self, kind).items()}
-            for kind in ("inputs", "labels", "present", "valid")
-        }
-        return replace(self, sample_id=self.sample_id.to(device), **moved)
+        return replace(
+            self,
+            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
+            labels={name: tensor.to(device) for name, tensor in self.labels.items()},
+            present={name: tensor.to(device) for name, tensor in self.present.items()},
+            sample_id=self.sample_id.to(device),
+            valid={name: tensor.to(device) for name, tensor in self.valid.items()},
+        )
 
     def labelled(self, task: str) -> Tensor:
         """Which samples carry a label of ``task``; all false for a task the batch does not know. Shape: ``(B,)``."""

@@ -75,7 +75,7 @@ class ImageReader(Protocol):
 
 
 def valid_pixels(task: str, label: np.ndarray) -> np.ndarray:
-    """Which pixels of label maps carry a label. Shape: ``(..., H, W)`` or ``(..., H, W, 3)`` to ``(..., H, W)`` bool."""
+    """Which pixels of label maps carry a label. Shape: ``(..., H, W[, 3])`` to ``(..., H, W)`` bool."""
     encoding = ENCODINGS[task]
     if task == "normals":
         return (label != 0).any(axis=-1)

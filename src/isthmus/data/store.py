@@ -24,27 +24,20 @@ Only ``np.load(allow_pickle=False)`` reads the arrays; nothing is ever unpickled
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
-import shutil
-import time
-import uuid
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from isthmus.data.clouds import PARTS, Reader, Sample, Unreadable
+from isthmus.data import publish
+from isthmus.data.clouds import PARTS, Reader, Sample
+from isthmus.data.publish import Skipped, open_array, read_meta
 from isthmus.errors import DataError
 from isthmus.geometry.farthest_point import farthest_point_order
 from isthmus.geometry.transforms import unit_sphere
@@ -54,8 +47,7 @@ MIN_POINTS = 16
 REDUCE = 4
 
 _BATCH = 128
-_TEMPORARY = ".preparing-"
-_STALE_SECONDS = 3600.0
+_STALE_SECONDS = publish.STALE_SECONDS
 _META_FIELDS = {
     "classes": list,
     "names": list,
@@ -64,13 +56,6 @@ _META_FIELDS = {
     "fingerprint": dict,
     "skipped": list,
 }
-
-
-class Skipped(NamedTuple):
-    """An object that is not in the store, and why."""
-
-    name: str
-    reason: str
 
 
 class CloudStore:
@@ -99,15 +84,15 @@ class CloudStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        meta = _read_meta(self.path / "meta.json")
+        meta = read_meta(self.path / "meta.json", _META_FIELDS)
         self.classes: tuple[str, ...] = tuple(meta["classes"])
         self.names: tuple[str, ...] = tuple(meta["names"])
         self.groups: tuple[str, ...] = tuple(meta["groups"])
         self.size: int = meta["size"]
         self.skipped: tuple[Skipped, ...] = tuple(Skipped(**entry) for entry in meta["skipped"])
         self.fingerprint: dict[str, Any] = meta["fingerprint"]
-        self.points = _open_array(self.path / "points.npy", (len(self), self.size, 3), np.float32)
-        self.parts = np.array(_open_array(self.path / "parts.npy", (len(self),), np.int8))
+        self.points = open_array(self.path / "points.npy", (len(self), self.size, 3), np.float32)
+        self.parts = np.array(open_array(self.path / "parts.npy", (len(self),), np.int8))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -126,7 +111,7 @@ class CloudStore:
         Raises:
             DataError: the file is missing or not what ``prepare`` writes.
         """
-        return np.array(_open_array(self.path / "labels.npy", (len(self),), np.int64))
+        return np.array(open_array(self.path / "labels.npy", (len(self),), np.int64))
 
     def indices(self, part: str) -> np.ndarray:
         """Positions of the clouds of one part ("train", "val" or "test"), ascending, int64."""
@@ -172,16 +157,9 @@ def prepare(reader: Reader, cache: Path, size: int, *, progress: bool = False) -
     cache = Path(cache)
     fingerprint = reader.fingerprint()
     final = cache / _key(fingerprint, size)
-    if not final.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _remove_stale(cache)
-        temporary = cache / f"{_TEMPORARY}{uuid.uuid4().hex}"
-        temporary.mkdir()
-        try:
-            _write(reader, temporary, size, fingerprint, progress)
-            _publish(temporary, final)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    publish.build(
+        final, lambda folder: _write(reader, folder, size, fingerprint, progress), stale_seconds=_STALE_SECONDS
+    )
     return CloudStore(final)
 
 
@@ -202,18 +180,9 @@ def check(reader: Reader) -> CheckReport:
 
 def _usable(reader: Reader, skipped: list[Skipped]) -> Iterator[tuple[Sample, np.ndarray]]:
     """Every usable sample with its normalised points; the others are added to ``skipped``."""
-    names: set[str] = set()
-    for sample in reader.samples():
-        if sample.name in names:
-            raise DataError(f"{sample.name}: expected every name once in a data set, found it twice")
-        names.add(sample.name)
-        if isinstance(sample, Unreadable):
-            skipped.append(Skipped(sample.name, sample.reason))
-            continue
+    for sample in publish.readable(reader.samples(), skipped):
         if not -1 <= sample.label < len(reader.classes):
             raise DataError(f"{sample.name}: label: expected -1 to {len(reader.classes) - 1}, found {sample.label}")
-        if sample.part not in PARTS:
-            raise DataError(f"{sample.name}: part: expected one of {', '.join(PARTS)}, found {sample.part!r}")
         points = normalised(sample.points)
         if isinstance(points, str):
             skipped.append(Skipped(sample.name, points))
@@ -274,22 +243,15 @@ def _write(reader: Reader, folder: Path, size: int, fingerprint: dict[str, Any],
     skipped: list[Skipped] = []
     kept: list[Sample] = []
     pending: list[np.ndarray] = []
-    display = Progress(
-        SpinnerColumn(),
-        TextColumn("preparing {task.completed} clouds, {task.fields[skipped]} skipped"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    with open(folder / "points.npy", "w+b") as file, display if progress else nullcontext():
-        task = display.add_task("preparing", total=None, skipped=0)
+    with open(folder / "points.npy", "w+b") as file, publish.progress_line("clouds", shown=progress) as show:
 
         def flush() -> None:
             if pending:
                 file.write(in_farthest_order(pending, size).tobytes())
                 pending.clear()
-            display.update(task, completed=len(kept), skipped=len(skipped))
+            show(len(kept), len(skipped))
 
-        _write_header(file, (0, size, 3))
+        publish.write_header(file, (0, size, 3), np.float32)
         for sample, points in _usable(reader, skipped):
             kept.append(sample._replace(points=np.empty((0, 3), np.float32)))
             pending.append(points)
@@ -297,8 +259,8 @@ def _write(reader: Reader, folder: Path, size: int, fingerprint: dict[str, Any],
                 flush()
         flush()
         if not kept:
-            raise DataError(_nothing_usable(skipped))
-        _write_header(file, (len(kept), size, 3))
+            raise DataError(publish.nothing_usable(skipped))
+        publish.write_header(file, (len(kept), size, 3), np.float32)
         file.flush()
         os.fsync(file.fileno())
     np.save(folder / "labels.npy", np.array([sample.label for sample in kept], dtype=np.int64))
@@ -315,88 +277,5 @@ def _write(reader: Reader, folder: Path, size: int, fingerprint: dict[str, Any],
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, int, int]) -> None:
-    """Put an npy header at the start of the file; a later, longer shape needs no more room than the first.
-
-    The number of clouds is known only at the end. NumPy leaves room in the header for the first axis to grow.
-    """
-    end = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, description)
-    if end:
-        file.seek(end)
-
-
-def _nothing_usable(skipped: list[Skipped]) -> str:
-    if not skipped:
-        return "expected a data set with at least one sample, found none"
-    reasons = Counter(entry.reason for entry in skipped).most_common(3)
-    listed = "; ".join(f"{reason} ({count}x)" for reason, count in reasons)
-    return (
-        f"expected at least one usable sample, found {len(skipped)} unusable ones, the first "
-        f"{skipped[0].name!r}: {listed}"
-    )
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    try:
-        os.rename(temporary, final)
-    except OSError:
-        # Another process was faster: a folder that is not empty is never replaced by a rename.
-        if not final.is_dir():
-            raise
-
-
-def _remove_stale(cache: Path) -> None:
-    """Remove what killed processes left; a folder still being written into holds a younger file."""
-    for folder in cache.glob(f"{_TEMPORARY}*"):
-        try:
-            newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-        except FileNotFoundError:
-            continue
-        if time.time() - newest > _STALE_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _key(fingerprint: dict[str, Any], size: int) -> str:
-    everything = {"fingerprint": fingerprint, "size": size, "version": STORE_VERSION}
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: expected the description of a store, found {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON, found {error}; delete {path.parent} to prepare it again") from error
-    for name, kind in _META_FIELDS.items():
-        found = meta.get(name) if isinstance(meta, dict) else None
-        if not isinstance(found, kind):
-            raise DataError(
-                f"{path}: {name}: expected a {kind.__name__}, found {type(found).__name__}; "
-                f"delete {path.parent} to prepare it again"
-            )
-    return meta
-
-
-def _open_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    """Memory-map an array that must have exactly this shape and type, in a file of exactly the right size."""
-    wanted = f"{np.dtype(dtype)} {shape}"
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: expected an array {wanted}, found no file") from error
-    except (OSError, ValueError, EOFError) as error:
-        bytes_wanted = math.prod(shape) * np.dtype(dtype).itemsize
-        raise DataError(
-            f"{path}: expected an array {wanted} of {bytes_wanted} bytes after its header, found a file of "
-            f"{path.stat().st_size} bytes in all ({error}); delete {path.parent} to prepare it again"
-        ) from error
-    if array.shape != shape or array.dtype != dtype:
-        raise DataError(
-            f"{path}: expected an array {wanted}, found {array.dtype} {array.shape}; "
-            f"delete {path.parent} to prepare it again"
-        )
-    return array
+    return publish.key({"fingerprint": fingerprint, "size": size, "version": STORE_VERSION})

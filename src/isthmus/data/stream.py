@@ -11,7 +11,8 @@ from torch import Tensor
 
 from isthmus.data.augment import Augment
 from isthmus.data.batch import Batch
-from isthmus.data.randomness import Progress, shuffled
+from isthmus.data.order import Order
+from isthmus.data.randomness import Progress
 from isthmus.data.store import CloudStore
 from isthmus.errors import DataError
 
@@ -42,7 +43,7 @@ class Stream:
     points: int
     augment: Augment
     known: dict[str, KnownLabels] = field(default_factory=dict)
-    _order: tuple[int, np.ndarray] | None = None
+    _order: Order = field(init=False)
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -51,11 +52,11 @@ class Stream:
             raise DataError(
                 f"{self.store.path}: points: expected at most {self.store.size} as prepared, found {self.points}"
             )
+        self._order = Order(len(self.rows), self.domain)
 
     def batch(self, progress: Progress, position: int, *, rank: int = 0, world: int = 1) -> Batch:
         """The batch of global step ``position`` on this process."""
-        first = position * self.batch_size * world + rank * self.batch_size
-        rows = self.rows[self._visited(np.arange(first, first + self.batch_size), progress.seed)]
+        rows = self.rows[self._order.at(position, self.batch_size, progress.seed, rank=rank, world=world)]
         points = torch.from_numpy(np.ascontiguousarray(self.store.points[rows, : self.points]))
         points = self.augment(points, progress.random(f"augment/{self.domain}", rows.tolist()))
         return Batch(
@@ -65,15 +66,6 @@ class Stream:
             present={task: torch.from_numpy(known.present[rows]) for task, known in self.known.items()},
             sample_id=torch.from_numpy(rows),
         )
-
-    def _visited(self, positions: np.ndarray, seed: int) -> np.ndarray:
-        length, result = len(self.rows), np.empty(len(positions), dtype=np.int64)
-        for epoch in np.unique(positions // length).tolist():
-            if self._order is None or self._order[0] != epoch:
-                self._order = (epoch, shuffled(length, seed=seed, epoch=epoch, purpose=self.domain))
-            here = positions // length == epoch
-            result[here] = self._order[1][positions[here] % length]
-        return result
 
 
 def clouds(store: CloudStore, rows: np.ndarray, points: int, batch_size: int = 64) -> Iterator[Tensor]:

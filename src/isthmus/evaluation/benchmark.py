@@ -15,10 +15,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from isthmus.errors import RecipeError, RunError
-from isthmus.evaluation.compare import Row, collect, table, write
-from isthmus.training.build import domain_reader
+from isthmus.evaluation.compare import comparison
+from isthmus.evaluation.tables import Table, write
 from isthmus.training.presets import named
-from isthmus.training.recipe import DomainSpec, Recipe, Spec, explain, load, override, parse
+from isthmus.training.readers import readers
+from isthmus.training.recipe import Recipe, Spec, explain, load, override, parse
 from isthmus.training.run import Run, is_main_process, write_atomically
 
 
@@ -68,7 +69,7 @@ def load_suite(name: str) -> Suite:
         raise RecipeError(f"{file}: {text}") from None
 
 
-def execute(suite: Suite, out: Path, train: Callable[[Recipe, Path], Run]) -> list[Row]:
+def execute(suite: Suite, out: Path, train: Callable[[Recipe, Path], Run[Any]]) -> Table:
     """Train what is missing, then write ``table.md``, ``table.csv`` and ``table.tex`` into ``out``.
 
     All recipes are built and all data is looked for before the first is trained. ``train`` starts a run or goes on.
@@ -81,10 +82,10 @@ def execute(suite: Suite, out: Path, train: Callable[[Recipe, Path], Run]) -> li
     if is_main_process():
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(stored, text.encode())
-    rows = collect([train(recipe, out / folder) for folder, recipe in cells])
+    result = comparison([train(recipe, out / folder) for folder, recipe in cells], suite.baseline)
     if is_main_process():
-        write(table(rows, suite.baseline), out, overwrite=True)
-    return rows
+        write(result, out, overwrite=True)
+    return result
 
 
 def _check(suite: Suite, cells: list[tuple[str, Recipe]], out: Path) -> None:
@@ -95,9 +96,6 @@ def _check(suite: Suite, cells: list[tuple[str, Recipe]], out: Path) -> None:
             raise RecipeError(
                 f"suite {suite.name}: expected a folder of its own inside {out} for every run, found {folder}"
             )
-    seen: list[tuple[DomainSpec, bool]] = []
     for _, recipe in cells:
-        for spec, source in ((recipe.source, True), (recipe.target, False)):
-            if (spec, source) not in seen:
-                domain_reader(spec, recipe.classes, source=source).fingerprint()
-                seen.append((spec, source))
+        for reader in readers(recipe).values():
+            reader.fingerprint()

@@ -233,7 +233,7 @@ def _data() -> Check:
 
 
 def _cache() -> Check:
-    from isthmus.training.build import cache_folder
+    from isthmus.training.cache import cache_folder
 
     name = "ISTHMUS_CACHE"
     folder = cache_folder().absolute()

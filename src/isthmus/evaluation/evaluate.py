@@ -1,105 +1,91 @@
-"""Predictions of a run on labelled data, and the tables that say what they are worth."""
+"""What ``isthmus evaluate`` shows of a run, whatever it learnt."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import TypeAdapter, ValidationError
 
-from isthmus.data.store import CloudStore, prepare
-from isthmus.errors import RecipeError
-from isthmus.evaluation.accuracy import ClassGain, Predictions, labelled_predictions, select
-from isthmus.evaluation.compare import Table
-from isthmus.evaluation.predict import load_method, predict_store
-from isthmus.tasks.classification import class_accuracy
-from isthmus.training.build import PREPARED_POINTS, cache_folder, domain_reader, open_domains, part_rows
-from isthmus.training.recipe import DataSpec, DomainSpec, FolderSpec
-from isthmus.training.run import Rule, Run
+from isthmus.errors import RunError
+from isthmus.evaluation.tables import Table
+from isthmus.training.recipe import Rule
+from isthmus.training.run import Run
 
 
-def predictions_on(run: Run, data: str, rule: Rule, stage: str | None = None) -> Predictions:
-    """Predictions of the checkpoint that ``rule`` chose, on ``data`` with its labels.
+@dataclass(frozen=True)
+class Evaluation:
+    """Lines and tables to show in order, and the same as JSON values."""
 
-    ``data`` is ``target`` (the recipe's evaluation parts, from the predictions kept during training), ``source``
-    (its test part), a folder ``root/class/[split/]file``, or a data set in YAML, of which all parts are used.
-    """
-    if data == "target":
-        return select(run, stage)[rule].predictions
-    if data == "source":
-        store = open_domains(run.recipe).source
-        rows = part_rows(store, run.recipe.source.evaluate_on)
-    else:
-        store = _store(run, data)
-        rows = np.arange(len(store))
-    logits = predict_store(load_method(run, rule, stage=stage), store, rows, run.recipe.points)
-    return labelled_predictions(store, rows, logits)
+    parts: tuple[str | Table, ...]
+    values: dict[str, Any]
 
 
-def _store(run: Run, data: str) -> CloudStore:
-    spec: Any
-    if Path(data).is_dir():
-        spec = FolderSpec(root=Path(data))
-    else:
-        try:
-            spec = TypeAdapter(DataSpec).validate_python(yaml.safe_load(data))
-        except (ValidationError, yaml.YAMLError) as error:
-            raise RecipeError(
-                f"--data: expected 'target', 'source', a folder, or a data set such as "
-                f"'{{kind: objects, name: realscan}}', found {data!r}: {error}"
-            ) from None
-    reader = domain_reader(DomainSpec(data=spec, drop="*"), run.recipe.classes, source=False)
-    return prepare(reader, cache_folder(), max(PREPARED_POINTS, run.recipe.points))
+def evaluation(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None = None) -> Evaluation:
+    """Scores of the checkpoint that ``rule`` chose on ``data``, and what they gained ``against`` another run there."""
+    if against is not None and against.recipe.kind != run.recipe.kind:
+        raise RunError(f"--against: expected a run of kind {run.recipe.kind!r}, found {against.recipe.kind!r}")
+    if run.recipe.kind == "points":
+        return _points(run, against, data, rule, stage)
+    return _dense(run, against, data, rule, stage)
 
 
-def per_class_table(ours: Predictions, gains: list[ClassGain] | None = None) -> Table:
-    """Accuracy per class and, against a baseline, the gain with its interval."""
-    headings = ("class", "clouds", "accuracy")
-    accuracy, counts = class_accuracy(ours.confusion), ours.confusion.sum(dim=1)
-    rows = [(name, str(int(counts[i])), _percent(float(accuracy[i]))) for i, name in enumerate(ours.classes)]
-    if gains is None:
-        return Table(headings, tuple(rows))
-    return Table(
-        (*headings, "baseline", "gain", "95 % interval", "verdict"),
-        tuple(
-            (
-                *row,
-                _percent(gain.baseline),
-                "–" if gain.count == 0 else f"{100 * gain.gain.estimate:+.1f}",
-                "–" if gain.count == 0 else f"[{100 * gain.gain.low:+.1f}, {100 * gain.gain.high:+.1f}]",
-                gain.verdict,
-            )
-            for row, gain in zip(rows, gains)
-        ),
+def _points(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None) -> Evaluation:
+    from isthmus.evaluation.points.accuracy import class_gains, overall_gain
+    from isthmus.evaluation.points.evaluate import confusion_table, per_class_table, predictions_on, summary
+
+    ours = predictions_on(run, data, rule, stage)
+    theirs = None if against is None else predictions_on(against, data, rule, stage)
+    gains = None if theirs is None else class_gains(ours, theirs)
+    parts: list[str | Table] = [
+        f"{len(ours.labels)} clouds, checkpoint: {rule}",
+        f"overall accuracy     {100 * ours.accuracy:.1f} %",
+        f"mean-class accuracy  {100 * ours.mean_class_accuracy:.1f} %",
+        per_class_table(ours, gains),
+        confusion_table(ours),
+    ]
+    if against is not None and theirs is not None and gains is not None:
+        gain = overall_gain(ours, theirs)
+        hurt = [each.name for each in gains if each.verdict == "hurt"]
+        parts.append(
+            f"gain over {against.path}: {100 * gain.estimate:+.1f} points, 95 % interval "
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], "
+            f"smallest detectable {100 * gain.smallest_detectable:.1f}"
+        )
+        parts.append(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}")
+    return Evaluation(tuple(parts), summary(ours, gains))
+
+
+def _dense(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None) -> Evaluation:
+    from isthmus.evaluation.dense.evaluate import (
+        class_scores,
+        class_table,
+        headline_row,
+        measured_on,
+        score_table,
+        summary,
     )
+    from isthmus.evaluation.dense.scores import mean_relative_gain
 
-
-def confusion_table(ours: Predictions) -> Table:
-    """Counts; rows are the truth, columns the prediction."""
-    rows = tuple((name, *(str(int(count)) for count in line)) for name, line in zip(ours.classes, ours.confusion))
-    return Table(("truth \\ predicted", *ours.classes), rows)
-
-
-def summary(ours: Predictions, gains: list[ClassGain] | None = None) -> dict[str, Any]:
-    """The same as JSON values; NaN becomes null."""
-    result: dict[str, Any] = {
-        "clouds": len(ours.labels),
-        "overall_accuracy": ours.accuracy,
-        "mean_class_accuracy": ours.mean_class_accuracy,
-        "classes": list(ours.classes),
-        "class_accuracy": [None if np.isnan(a) else a for a in class_accuracy(ours.confusion).tolist()],
-        "confusion": ours.confusion.tolist(),
-    }
-    if gains is not None:
-        result["gains"] = [
-            {"class": g.name, "clouds": g.count, "verdict": g.verdict}
-            | ({} if not g.count else {"gain": g.gain.estimate, "low": g.gain.low, "high": g.gain.high})
-            for g in gains
-        ]
-    return result
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:.1f}"
+    ours = measured_on(run, data, rule, stage)
+    theirs = None if against is None else measured_on(against, data, rule)
+    classes = class_scores(ours, theirs)
+    groups = len(np.unique(ours.groups))
+    parts: list[str | Table] = [
+        f"{len(ours.groups)} images of {groups} groups (rooms, streets...), checkpoint: {rule}",
+        headline_row(ours.tasks, ours),
+        score_table(ours),
+    ]
+    if classes:
+        parts.append(class_table(classes))
+    values = summary(ours, classes)
+    if against is not None and theirs is not None:
+        gain = mean_relative_gain([ours], [theirs])
+        hurt = [f"{each.name} ({each.task})" for each in classes if each.verdict == "hurt"]
+        parts.append(
+            f"mean relative gain over {against.path}: {100 * gain.estimate:+.1f} %, 95 % interval "
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+        )
+        parts.append(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}")
+        values["mean_relative_gain"] = gain.estimate
+    return Evaluation(tuple(parts), values)

@@ -1,93 +1,99 @@
-"""The figures of a report: one function per figure, from plain data to a plotly ``Figure``.
+"""What the figures of all reports have in common: colours, panels, curves over training, gains of classes.
 
 A run has one colour in all figures (Okabe and Ito, distinguishable by the colour-blind); vermilion is kept for harm.
-What needs target labels is dashed or says so in its title. Names from data and recipes are escaped, since plotly
-reads its texts as HTML.
+Names from data and recipes are escaped, since plotly reads its texts as HTML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import cycle, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from isthmus.evaluation.accuracy import ClassGain, Predictions
-from isthmus.evaluation.shapes import Embedding, Shape
+from isthmus.evaluation.statistics import Interval
 
 RUN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#5C4B99", "#666666")
 HURT, HELPED, NEUTRAL = "#D55E00", "#0072B2", "#8A8A8A"
-CLASS_COLOURS = (
-    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#000000",
-)  # fmt: skip
-"""Paul Tol's muted scheme, for at most ten classes; more are spread over a continuous scale."""
-
-SYMBOLS = ("circle", "square", "triangle-up", "star", "pentagon", "hexagon")
-NEEDS_LABELS = "needs target labels, not used for selection"
-_PANELS_PER_ROW = 3
-_SAMPLES_PER_COLUMN = 96
+PANELS_PER_ROW = 3
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation during training; accuracies are shares in [0, 1], that on the target needs its labels."""
+class Evaluated(Protocol):
+    """One evaluation during training."""
 
-    stage: str
-    step: int
-    global_step: int
-    source_val: float
-    label_free: float
-    collapsed: bool
-    target_accuracy: float
+    @property
+    def global_step(self) -> int:
+        """Steps over all stages."""
 
-
-@dataclass(frozen=True)
-class Shown:
-    """A run as the page shows it.
-
-    ``stages`` are names and steps in order, ``losses`` the rows of ``metrics.jsonl`` that hold losses, ``predictions``
-    those of the evaluation at ``chosen`` (a global step) in the last stage.
-    """
-
-    label: str
-    colour: str
-    stages: tuple[tuple[str, int], ...]
-    losses: tuple[dict[str, Any], ...]
-    evaluations: tuple[Evaluation, ...]
-    predictions: Predictions
-    chosen: int
+    @property
+    def collapsed(self) -> bool:
+        """Whether predictions had collapsed onto few classes."""
 
 
-@dataclass(frozen=True)
-class GateLog:
-    """What a gate saw of one domain: one entry per logged sample.
+class ShownRun(Protocol):
+    """A run as a page shows it."""
 
-    ``steps`` are global, ``scores`` finite, ``labels`` the classes that the gated method knew (pseudo-labels on the
-    target). All of one length.
-    """
+    @property
+    def label(self) -> str:
+        """Its name on the page."""
 
-    domain: str
-    steps: np.ndarray
-    stages: np.ndarray
-    scores: np.ndarray
-    taking_part: np.ndarray
-    labels: np.ndarray
+    @property
+    def colour(self) -> str:
+        """Its colour in every figure."""
+
+    @property
+    def stages(self) -> tuple[tuple[str, int], ...]:
+        """Names and steps in order."""
+
+    @property
+    def losses(self) -> tuple[dict[str, Any], ...]:
+        """The rows of ``metrics.jsonl`` that hold losses."""
+
+    @property
+    def evaluations(self) -> Sequence[Evaluated]:
+        """In the order of training."""
+
+    @property
+    def chosen(self) -> int:
+        """The global step of the evaluation that stands for the run."""
 
 
-def class_gains(gains: Sequence[tuple[str, Sequence[ClassGain]]]) -> go.Figure:
-    """Gain of each class over each baseline (title, gains) in percentage points, with 95 % intervals."""
+class Gain(Protocol):
+    """What one class gained over a baseline; the interval is NaN where nothing could be measured."""
+
+    @property
+    def name(self) -> str:
+        """The class."""
+
+    @property
+    def gain(self) -> Interval:
+        """A difference of shares in [0, 1]."""
+
+    @property
+    def verdict(self) -> str:
+        """``hurt``, ``helped``, or anything else."""
+
+
+class Curve(NamedTuple):
+    """One panel of scores over training: its title, the value at each evaluation of a run, how the line is drawn."""
+
+    title: str
+    values: Callable[[Any], Sequence[float]]
+    dash: Literal["solid", "dash"] = "solid"
+
+
+def class_gains(gains: Sequence[tuple[str, Sequence[Gain]]], score: str) -> go.Figure:
+    """Gain in ``score`` of each class over each baseline (title, gains) in percentage points, with 95 % intervals."""
     figure = make_subplots(
         rows=1, cols=len(gains), shared_yaxes=True, subplot_titles=[f"over {escape(title)}" for title, _ in gains]
     )
     for column, (_, classes) in enumerate(gains, start=1):
         for gain in classes:
-            if gain.count == 0:
+            if np.isnan(gain.gain.estimate):
                 continue
             centre, interval = 100 * gain.gain.estimate, gain.gain
             known = np.isfinite(interval.low)
@@ -98,79 +104,32 @@ def class_gains(gains: Sequence[tuple[str, Sequence[ClassGain]]]) -> go.Figure:
                     "array": [100 * interval.high - centre if known else 0],
                     "arrayminus": [centre - 100 * interval.low if known else 0],
                 },
-                marker={"color": _verdict_colour(gain), "size": 9},
+                marker={"color": {"hurt": HURT, "helped": HELPED}.get(gain.verdict, NEUTRAL), "size": 9},
                 hovertemplate=f"{escape(gain.name)}: %{{x:+.1f}} points, {gain.verdict}<extra></extra>",
                 showlegend=False,
                 row=1,
                 col=column,
             )
         figure.add_vline(x=0, line={"color": "#444", "width": 1}, row=1, col=column)
-        figure.update_xaxes(title_text="gain in accuracy, points", row=1, col=column)
+        figure.update_xaxes(title_text=f"gain in {score}, points", row=1, col=column)
     names = [escape(gain.name) for gain in gains[0][1]]
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=[-0.6, len(names) - 0.4])
-    return _finish(figure, 90 + 24 * len(names), legend=None)
+    return finish(figure, 90 + 24 * len(names), legend=None)
 
 
-def confusion_matrices(runs: Sequence[Shown]) -> go.Figure:
-    """Row-normalised confusion matrices side by side; counts on hovering."""
-    columns = min(len(runs), _PANELS_PER_ROW)
-    rows = -(-len(runs) // columns)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        shared_yaxes=True,
-        subplot_titles=[escape(run.label) for run in runs],
-        horizontal_spacing=0.03,
-        vertical_spacing=0.25 / rows,
-    )
-    names = [escape(name) for name in runs[0].predictions.classes]
-    for index, run in enumerate(runs):
-        counts = run.predictions.confusion.numpy()
-        totals = counts.sum(axis=1, keepdims=True)
-        share = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
-        figure.add_heatmap(
-            z=share,
-            x=names,
-            y=names,
-            customdata=np.stack([counts, np.broadcast_to(totals, counts.shape)], axis=-1),
-            hovertemplate="true %{y}, predicted %{x}<br>%{customdata[0]} of %{customdata[1]} (%{z:.0f} %)"
-            f"<extra>{escape(run.label)}</extra>",
-            text=[["" if not value >= 10 else f"{value:.0f}" for value in line] for line in share],
-            texttemplate="%{text}" if len(names) <= 12 else "",
-            textfont={"size": 10},
-            coloraxis="coloraxis",
-            row=index // columns + 1,
-            col=index % columns + 1,
-        )
-    if columns == 1:
-        figure.update_layout(width=620)
-    figure.update_yaxes(autorange="reversed", title_text="true class", col=1)
-    figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(tickangle=-60, title_text="predicted")
-    figure.update_layout(
-        coloraxis={
-            "colorscale": "Blues",
-            "cmin": 0,
-            "cmax": 100,
-            "colorbar": {"title": {"text": "%"}, "thickness": 12},
-        }
-    )
-    return _finish(figure, rows * (170 + 22 * max(len(names), 8)), legend=None)
-
-
-def loss_curves(runs: Sequence[Shown]) -> go.Figure:
+def loss_curves(runs: Sequence[ShownRun]) -> go.Figure:
     """One panel per loss over all stages: batch values faint, a running mean strong; unweighted."""
     names = list(dict.fromkeys(key for run in runs for row in run.losses for key in row if key.startswith("loss/")))
-    figure = _panels([escape(name.removeprefix("loss/")) for name in names], height=270, per_row=4)
+    figure = panels([escape(name.removeprefix("loss/")) for name in names], height=270, per_row=4)
     for index, name in enumerate(names):
-        place = _place(index, 4)
+        row_of, column_of = place(index, 4)
         for run in runs:
             rows = [row for row in run.losses if name in row]
             if not rows:
                 continue
             steps, values = [row["global_step"] for row in rows], np.array([row[name] for row in rows])
             stages = np.array([row["stage"] for row in rows])
-            common = {"legendgroup": run.label, "x": steps, "row": place[0], "col": place[1]}
+            common = {"legendgroup": run.label, "x": steps, "row": row_of, "col": column_of}
             figure.add_scatter(
                 y=values,
                 mode="lines",
@@ -181,246 +140,48 @@ def loss_curves(runs: Sequence[Shown]) -> go.Figure:
                 **common,
             )
             figure.add_scatter(
-                y=_smooth(values, stages),
+                y=smooth(values, stages),
                 mode="lines" if len(rows) > 1 else "markers",
                 line={"color": run.colour, "width": 2},
                 hovertemplate=f"%{{y:.3f}} at step %{{x}}<extra>{escape(run.label)}</extra>",
                 showlegend=False,
                 **common,
             )
-        figure.update_yaxes(rangemode="tozero", row=place[0], col=place[1])
-    figure.update_xaxes(range=[0, _longest(runs)])
-    _run_legend(figure, runs)
-    _mark_stages(figure, runs[0].stages, len(names), per_row=4)
+        figure.update_yaxes(rangemode="tozero", row=row_of, col=column_of)
+    figure.update_xaxes(range=[0, longest(runs)])
+    run_legend(figure, runs)
+    mark_stages(figure, runs[0].stages, len(names), per_row=4)
     return figure
 
 
-def score_curves(runs: Sequence[Shown], score_name: str) -> go.Figure:
-    """Source validation, the label-free score, and target accuracy at each evaluation; a ring is the one chosen."""
-    titles = ["source-val accuracy, %", f"label-free score ({score_name})", f"target accuracy, %<br>{NEEDS_LABELS}"]
-    figure = _panels(titles, height=330)
+def evaluation_curves(
+    runs: Sequence[ShownRun], curves: Sequence[Curve], *, height: int = 330, per_row: int = PANELS_PER_ROW
+) -> go.Figure:
+    """One panel per curve; a ring is the evaluation that was chosen, a cross one whose predictions had collapsed."""
+    figure = panels([curve.title for curve in curves], height=height, per_row=per_row)
     figure.update_annotations(yshift=4)
     for run in runs:
         steps = [each.global_step for each in run.evaluations]
-        values = (
-            [100 * each.source_val for each in run.evaluations],
-            [each.label_free for each in run.evaluations],
-            [100 * each.target_accuracy for each in run.evaluations],
-        )
         symbols = ["x" if each.collapsed else "circle" for each in run.evaluations]
         sizes = [12 if each.global_step == run.chosen else 6 for each in run.evaluations]
-        for column, series in enumerate(values, start=1):
+        for index, curve in enumerate(curves):
+            row, column = place(index, per_row)
             figure.add_scatter(
                 x=steps,
-                y=series,
+                y=curve.values(run),
                 mode="lines+markers",
-                line={"color": run.colour, "width": 2, "dash": "dash" if column == 3 else "solid"},
-                marker={"symbol": symbols, "size": sizes, "line": {"color": "#222", "width": _rings(run)}},
+                line={"color": run.colour, "width": 2, "dash": curve.dash},
+                marker={"symbol": symbols, "size": sizes, "line": {"color": "#222", "width": rings(run)}},
                 hovertemplate=f"%{{y:.4g}} at step %{{x}}<extra>{escape(run.label)}</extra>",
                 legendgroup=run.label,
                 showlegend=False,
-                row=1,
+                row=row,
                 col=column,
             )
-    _run_legend(figure, runs)
-    _mark_stages(figure, runs[0].stages, 3)
-    figure.update_xaxes(range=[0, 1.02 * _longest(runs)])
+    run_legend(figure, runs)
+    mark_stages(figure, runs[0].stages, len(curves), per_row)
+    figure.update_xaxes(range=[0, 1.02 * longest(runs)])
     return figure
-
-
-def gate_scores(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], score_name: str) -> go.Figure:
-    """How the scores are spread over training, per domain, as the share of each step bin; and their mean."""
-    total = sum(steps for _, steps in stages)
-    figure = _panels([escape(log.domain) for log in logs], height=330, per_row=2)
-    for index, log in enumerate(logs):
-        place = _place(index, 2)
-        low, high = np.quantile(log.scores, [0.005, 0.995])
-        if high - low < 1e-6:
-            low, high = low - 0.5, high + 0.5
-        logged = np.unique(log.steps)
-        covered = (logged[-1] - logged[0]) * len(logged) / max(len(logged) - 1, 1) or total
-        wanted = min(len(logged), len(log.scores) // _SAMPLES_PER_COLUMN) * total / covered
-        columns = int(np.clip(wanted, 1, 60))
-        step_edges, score_edges = np.linspace(0, total, columns + 1), np.linspace(low, high, 25)
-        inside = log.scores.clip(low, high)
-        counts, _, _ = np.histogram2d(log.steps - 0.5, inside, bins=(step_edges, score_edges))
-        samples = counts.sum(axis=1, keepdims=True)
-        share = np.where(samples > 0, 100 * counts / np.maximum(samples, 1), np.nan)
-        middle = (step_edges[1:] + step_edges[:-1]) / 2
-        figure.add_heatmap(
-            x=middle,
-            y=(score_edges[1:] + score_edges[:-1]) / 2,
-            z=share.T,
-            coloraxis="coloraxis",
-            hovertemplate=f"around step %{{x:.0f}}, {score_name} %{{y:.2f}}: %{{z:.1f}} % of samples<extra></extra>",
-            row=place[0],
-            col=place[1],
-        )
-        column = np.clip(np.digitize(log.steps - 0.5, step_edges) - 1, 0, columns - 1)
-        with np.errstate(invalid="ignore"):
-            mean = np.bincount(column, log.scores, columns) / np.bincount(column, minlength=columns)
-        figure.add_scatter(
-            x=middle,
-            y=mean,
-            mode="lines",
-            name="mean",
-            line={"color": "#222", "width": 2},
-            hovertemplate="mean %{y:.2f}<extra></extra>",
-            showlegend=index == 0,
-            row=place[0],
-            col=place[1],
-        )
-    figure.update_yaxes(title_text=score_name, col=1)
-    bar = {"title": {"text": "% of<br>samples"}, "thickness": 12}
-    figure.update_layout(coloraxis={"colorscale": "Blues", "cmin": 0, "colorbar": bar})
-    _mark_stages(figure, stages, len(logs), per_row=2)
-    figure.update_xaxes(range=[0, total])
-    return figure
-
-
-def gate_shares(logs: Sequence[GateLog], stages: Sequence[tuple[str, int]], classes: Sequence[str]) -> go.Figure:
-    """Share of each class that the gate let through, per stage and domain, beside the share of all (the line)."""
-    panels = [(log, stage) for stage, _ in stages for log in logs if (log.stages == stage).any()]
-    titles = [
-        f"{escape(stage)}, {escape(log.domain)}<br>all: {100 * log.taking_part[log.stages == stage].mean():.0f} %"
-        for log, stage in panels
-    ]
-    figure = _panels(titles, height=310, legend=None)
-    for index, (log, stage) in enumerate(panels):
-        place, here = _place(index), log.stages == stage
-        kept, labels = log.taking_part[here], log.labels[here]
-        known = labels >= 0
-        counts = np.bincount(labels[known], minlength=len(classes))
-        let_through = np.bincount(labels[known], kept[known], len(classes))
-        share = np.where(counts > 0, 100 * let_through / np.maximum(counts, 1), np.nan)
-        figure.add_bar(
-            x=[escape(name) for name in classes],
-            y=share,
-            marker={"color": "#7FA8C9"},
-            customdata=np.stack([let_through, counts], axis=-1),
-            hovertemplate="%{x}: %{customdata[0]} of %{customdata[1]} logged samples (%{y:.0f} %)<extra></extra>",
-            showlegend=False,
-            row=place[0],
-            col=place[1],
-        )
-        figure.add_hline(
-            y=100 * float(kept.mean()),
-            line={"color": "#222", "width": 1.5, "dash": "dot"},
-            row=place[0],
-            col=place[1],
-        )
-    figure.update_yaxes(range=[0, 105])
-    figure.update_yaxes(title_text="let through, %", col=1)
-    figure.update_xaxes(tickangle=-60, title_text="", tickfont={"size": 11})
-    return figure
-
-
-def shapes(clouds: Sequence[Shape]) -> go.Figure:
-    """Clouds in 3D side by side, to be turned, coloured by saliency relative to the largest in the cloud."""
-    figure = make_subplots(
-        rows=1,
-        cols=len(clouds),
-        specs=[[{"type": "scene"}] * len(clouds)],
-        subplot_titles=[f"<b>{escape(cloud.class_name)}</b>  skewness {signed(cloud.skewness)}" for cloud in clouds],
-        horizontal_spacing=0.01,
-    )
-    for column, cloud in enumerate(clouds, start=1):
-        largest = max(float(np.abs(cloud.saliency).max()), 1e-30)
-        x, y, z = cloud.points.T
-        figure.add_scatter3d(
-            x=x,
-            y=y,
-            z=z,
-            mode="markers",
-            marker={"size": 3.5, "color": cloud.saliency / largest, "coloraxis": "coloraxis"},
-            hovertemplate=f"%{{marker.color:.2f}}<extra>{escape(cloud.name)}</extra>",
-            showlegend=False,
-            row=1,
-            col=column,
-        )
-        low, high = cloud.points.min(axis=0), cloud.points.max(axis=0)
-        half = 0.52 * float((high - low).max())
-        ranges = {
-            f"{axis}axis": {"visible": False, "range": [middle - half, middle + half]}
-            for axis, middle in zip("xyz", ((low + high) / 2).tolist())
-        }
-        figure.update_scenes(aspectmode="cube", camera={"eye": {"x": 1.1, "y": 1.1, "z": 0.6}}, row=1, col=column)
-        figure.update_scenes(ranges, row=1, col=column)
-    scale = [[0.0, "#542788"], [0.5, "#C9C9C9"], [1.0, "#E07B00"]]
-    bar = {"title": {"text": "saliency"}, "thickness": 12, "tickvals": [-1, 0, 1]}
-    figure.update_layout(coloraxis={"colorscale": scale, "cmin": -1, "cmax": 1, "colorbar": bar})
-    _finish(figure, 310, legend=None)
-    return figure.update_layout(margin={"l": 0, "r": 0, "t": 50, "b": 0})
-
-
-def embedding(panels: Sequence[tuple[str, Embedding]], classes: Sequence[str]) -> go.Figure:
-    """Two-dimensional maps of both domains: the class is the colour, the domain the marker."""
-    figure = make_subplots(
-        rows=1, cols=len(panels), subplot_titles=[escape(title) for title, _ in panels], horizontal_spacing=0.03
-    )
-    colours = class_colours(len(classes))
-    for column, (_, embedded) in enumerate(panels, start=1):
-        for domain, symbol in (("source", "circle-open"), ("target", "diamond")):
-            for label in [*range(len(classes)), -1]:
-                members = (embedded.labels == label) & (embedded.domains == domain)
-                if not members.any():
-                    continue
-                name = classes[label] if label >= 0 else "no label"
-                figure.add_scatter(
-                    x=embedded.positions[members, 0],
-                    y=embedded.positions[members, 1],
-                    mode="markers",
-                    marker={"symbol": symbol, "size": 7, "color": colours[label] if label >= 0 else "#BBBBBB"},
-                    text=[escape(embedded.names[row]) for row in np.flatnonzero(members)],
-                    hovertemplate=f"%{{text}}<br>{domain}, {escape(name)}<extra></extra>",
-                    legendgroup=name,
-                    showlegend=False,
-                    row=1,
-                    col=column,
-                )
-    shown = sorted({int(label) for _, embedded in panels for label in embedded.labels if label >= 0})
-    _legend_entries(
-        figure,
-        [(domain, {"symbol": symbol, "color": "#444"}, f"domain {domain}")
-         for domain, symbol in (("source", "circle-open"), ("target", "diamond"))]
-        + [(classes[label], {"symbol": "circle", "color": colours[label]}, classes[label]) for label in shown],
-    )  # fmt: skip
-    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, mirror=True)
-    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, mirror=True)
-    return _finish(figure, 470, legend="below")
-
-
-def selection(runs: Sequence[Shown], score_name: str) -> go.Figure:
-    """The label-free score against target accuracy: one marker per evaluation, its shape the stage."""
-    figure = go.Figure()
-    for run in runs:
-        order = {name: SYMBOLS[index % len(SYMBOLS)] for index, (name, _) in enumerate(run.stages)}
-        figure.add_scatter(
-            x=[each.label_free for each in run.evaluations],
-            y=[100 * each.target_accuracy for each in run.evaluations],
-            mode="markers",
-            marker={
-                "color": run.colour,
-                "symbol": ["x" if each.collapsed else order[each.stage] for each in run.evaluations],
-                "size": [15 if each.global_step == run.chosen else 8 for each in run.evaluations],
-                "line": {"color": "#222", "width": _rings(run)},
-            },
-            text=[f"{escape(each.stage)} step {each.step}" for each in run.evaluations],
-            hovertemplate=f"%{{text}}<br>score %{{x:.4g}}, target %{{y:.1f}} %<extra>{escape(run.label)}</extra>",
-            name=escape(run.label),
-            showlegend=False,
-        )
-    _legend_entries(figure, [(run.label, {"symbol": "circle", "color": run.colour}, run.label) for run in runs])
-    stages = max((run.stages for run in runs), key=len)
-    if len(stages) > 1:
-        entries = [
-            (name, {"symbol": SYMBOLS[index % len(SYMBOLS)], "color": "#666"}, f"stage {name}")
-            for index, (name, _) in enumerate(stages)
-        ]
-        _legend_entries(figure, entries)
-    figure.update_xaxes(title_text=f"label-free score ({score_name})")
-    figure.update_yaxes(title_text="target accuracy, %")
-    return _finish(figure, 400)
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -429,43 +190,31 @@ def signed(value: float, digits: int = 1) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def class_colours(count: int) -> list[str]:
-    """A colour for each class."""
-    if count <= len(CLASS_COLOURS):
-        return list(CLASS_COLOURS[:count])
-    colours: list[str] = sample_colorscale("Turbo", np.linspace(0, 1, count).tolist())
-    return colours
-
-
 def run_colours(count: int) -> list[str]:
     """A colour for each run, the subject's first; they repeat after the seventh."""
     return [colour for colour, _ in zip(cycle(RUN_COLOURS), range(count))]
 
 
-def _verdict_colour(gain: ClassGain) -> str:
-    return {"hurt": HURT, "helped": HELPED}.get(gain.verdict, NEUTRAL)
-
-
-def _rings(run: Shown) -> list[float]:
-    """Outlines: only the chosen evaluation has one."""
+def rings(run: ShownRun) -> list[float]:
+    """Widths of outlines: only the chosen evaluation has one."""
     return [2.0 if each.global_step == run.chosen else 0.0 for each in run.evaluations]
 
 
-def _smooth(values: np.ndarray, stages: np.ndarray) -> np.ndarray:
-    """Centred running mean over a fifteenth of the values, never across two stages."""
+def smooth(values: np.ndarray, stages: np.ndarray) -> np.ndarray:
+    """Centred running mean over a fifteenth of the values, never across two stages. Shape: ``(n,)`` twice."""
     half = len(values) // 30
-    smooth = np.empty(len(values))
+    smoothed = np.empty(len(values))
     for index in range(len(values)):
         near = slice(max(0, index - half), index + half + 1)
-        smooth[index] = values[near][stages[near] == stages[index]].mean()
-    return smooth
+        smoothed[index] = values[near][stages[near] == stages[index]].mean()
+    return smoothed
 
 
-def _panels(
+def panels(
     titles: Sequence[str],
     *,
     height: int,
-    per_row: int = _PANELS_PER_ROW,
+    per_row: int = PANELS_PER_ROW,
     legend: Literal["above", None] = "above",
 ) -> go.Figure:
     """An empty figure of equal panels, row by row, each ``height`` pixels high."""
@@ -479,22 +228,25 @@ def _panels(
         vertical_spacing=0.3 / rows if rows > 1 else 0.0,
     )
     figure.update_xaxes(title_text="step", title_standoff=4)
-    return _finish(figure, height * rows + 30, legend=legend)
+    return finish(figure, height * rows + 30, legend=legend)
 
 
-def _place(index: int, per_row: int = _PANELS_PER_ROW) -> tuple[int, int]:
+def place(index: int, per_row: int = PANELS_PER_ROW) -> tuple[int, int]:
+    """Row and column of a panel, from 1."""
     return index // per_row + 1, index % per_row + 1
 
 
-def _longest(runs: Sequence[Shown]) -> int:
+def longest(runs: Sequence[ShownRun]) -> int:
+    """Steps of the longest run."""
     return max(sum(steps for _, steps in run.stages) for run in runs)
 
 
-def _run_legend(figure: go.Figure, runs: Sequence[Shown]) -> None:
-    _legend_entries(figure, [(run.label, {"symbol": "square", "color": run.colour}, run.label) for run in runs])
+def run_legend(figure: go.Figure, runs: Sequence[ShownRun]) -> None:
+    """A legend of runs."""
+    legend_entries(figure, [(run.label, {"symbol": "square", "color": run.colour}, run.label) for run in runs])
 
 
-def _legend_entries(figure: go.Figure, entries: Iterable[tuple[str, dict[str, str], str]]) -> None:
+def legend_entries(figure: go.Figure, entries: Iterable[tuple[str, dict[str, str], str]]) -> None:
     """Legend entries of their own (text, marker, group), so that they do not depend on which traces a panel has."""
     for name, marker, group in entries:
         figure.add_scatter(
@@ -502,15 +254,15 @@ def _legend_entries(figure: go.Figure, entries: Iterable[tuple[str, dict[str, st
         )  # fmt: skip
 
 
-def _mark_stages(
-    figure: go.Figure, stages: Sequence[tuple[str, int]], panels: int, per_row: int = _PANELS_PER_ROW
+def mark_stages(
+    figure: go.Figure, stages: Sequence[tuple[str, int]], count: int, per_row: int = PANELS_PER_ROW
 ) -> None:
-    """A line where a stage of the subject ends and the next begins, with the next one's name."""
+    """A line in each of ``count`` panels where a stage of the subject ends and the next begins, with its name."""
     at = 0
     for (_, steps), (name, _) in pairwise(stages):
         at += steps
-        for index in range(panels):
-            row, column = _place(index, per_row)
+        for index in range(count):
+            row, column = place(index, per_row)
             figure.add_vline(
                 x=at,
                 line={"color": "#999", "width": 1, "dash": "dot"},
@@ -521,17 +273,18 @@ def _mark_stages(
             )
 
 
-def _finish(figure: go.Figure, height: int, *, legend: Literal["above", "below", None] = "above") -> go.Figure:
+def finish(figure: go.Figure, height: int, *, legend: Literal["above", "below", None] = "above") -> go.Figure:
+    """Size, fonts, margins and axes of every figure."""
     font = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#222"}
-    place: dict[str, Any] = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "y": -0.04}
+    where: dict[str, Any] = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "top", "y": -0.04}
     if legend == "above":
-        place |= {"yref": "container", "y": 0.995}
+        where |= {"yref": "container", "y": 0.995}
     figure.update_layout(
         template="plotly_white",
         height=height,
         font=font,
         margin={"l": 10, "r": 10, "t": 70 if legend == "above" else 45, "b": 10},
-        legend=place,
+        legend=where,
         hoverlabel={"font": font},
     )
     figure.update_annotations(font={"size": 13})

@@ -74,16 +74,26 @@ def crossed_mean(values: np.ndarray, groups: np.ndarray) -> Interval:
     over_objects = clustered_mean(values.mean(axis=0), groups)
     if len(values) < 2 or np.isnan(over_objects.standard_error):
         return over_objects
-    of_seeds = float(np.var(values.mean(axis=1), ddof=1)) / len(values)
-    of_objects = over_objects.standard_error**2
+    clusters = len(np.unique(groups))
+    return crossed_interval(over_objects.estimate, values.mean(axis=1), over_objects.standard_error, clusters)
+
+
+def crossed_interval(estimate: float, by_seed: np.ndarray, of_groups: float, clusters: int) -> Interval:
+    """Interval of an estimate for new seeds *and* new groups.
+
+    ``by_seed`` ``(S,)`` are the estimates of at least two seeds, ``of_groups`` the standard error over ``clusters``
+    resampled groups. The variance is the sum of both; Student's distribution with Welch-Satterthwaite degrees of
+    freedom.
+    """
+    of_seeds = float(np.var(by_seed, ddof=1)) / len(by_seed)
+    of_objects = of_groups**2
     total = of_seeds + of_objects
     if not total > 0:
-        return Interval(over_objects.estimate, over_objects.estimate, over_objects.estimate, float(total))
-    clusters = len(np.unique(groups))
-    freedom = total**2 / (of_seeds**2 / (len(values) - 1) + of_objects**2 / (clusters - 1))
+        return Interval(estimate, estimate, estimate, float(total))
+    freedom = total**2 / (of_seeds**2 / (len(by_seed) - 1) + of_objects**2 / (clusters - 1))
     error = float(np.sqrt(total))
     half = float(stats.t.ppf(0.975, freedom)) * error
-    return Interval(over_objects.estimate, over_objects.estimate - half, over_objects.estimate + half, error, freedom)
+    return Interval(estimate, estimate - half, estimate + half, error, freedom)
 
 
 def mean_and_spread(values: list[float]) -> tuple[float, float]:

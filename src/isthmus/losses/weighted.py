@@ -11,21 +11,34 @@ from torch import Tensor
 class Loss(NamedTuple):
     """``coefficient * sum / weight`` once ``sum`` and ``weight`` are added up over all processes.
 
-    ``sum`` is a scalar with a graph (or a plain zero when no sample takes part here), ``weight`` a detached count.
-    A loss whose weight is zero everywhere vanishes from the step and from the log.
+    ``sum`` is a scalar with a graph (or a plain zero when no sample takes part here), ``weight`` a detached count of
+    the samples that it is a mean over. ``samples`` counts those that really take part, where that is another number: a
+    task's loss may be a mean over all images of the batch, labelled for the task or not. A loss that no sample takes
+    part in anywhere vanishes from the step and from the log.
     """
 
     sum: Tensor
     weight: Tensor
     coefficient: float = 1.0
+    samples: Tensor | None = None
+
+    @property
+    def taking_part(self) -> Tensor:
+        """How many samples take part on this process."""
+        return self.weight if self.samples is None else self.samples
 
     @staticmethod
-    def of(per_sample: Tensor, weight: Tensor | float, coefficient: float = 1.0) -> Loss:
+    def of(
+        per_sample: Tensor, weight: Tensor | float, coefficient: float = 1.0, samples: Tensor | float | None = None
+    ) -> Loss:
         """Add up ``per_sample`` ``(B,)``; ``weight`` is the count it is to be divided by."""
-        count = torch.as_tensor(weight, dtype=torch.float32, device=per_sample.device).detach()
-        return Loss(per_sample.sum(), count, coefficient)
+        device = per_sample.device
+        count = torch.as_tensor(weight, dtype=torch.float32, device=device).detach()
+        if samples is not None:
+            samples = torch.as_tensor(samples, dtype=torch.float32, device=device).detach()
+        return Loss(per_sample.sum(), count, coefficient, samples)
 
     @staticmethod
-    def absent(device: torch.device, coefficient: float = 1.0) -> Loss:
-        """No sample here takes part."""
-        return Loss(torch.zeros((), device=device), torch.zeros((), device=device), coefficient)
+    def absent(device: torch.device, coefficient: float = 1.0, weight: Tensor | float = 0.0) -> Loss:
+        """No sample here takes part; ``weight`` of them are here none the less."""
+        return Loss.of(torch.zeros(0, device=device), weight, coefficient, samples=0.0)

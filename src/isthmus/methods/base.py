@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from isthmus.data.batch import Batch
 from isthmus.data.randomness import Progress
 from isthmus.losses.weighted import Loss
+from isthmus.losses.weightings.base import Weighting
 from isthmus.tasks.base import Task
 
 
@@ -30,12 +32,15 @@ class Method(nn.Module, ABC):
     with one batch per domain, and returns the same names on every process, whatever the samples there carry.
     """
 
-    tasks: dict[str, Task]
+    tasks: Mapping[str, Task]
+    weighting: Weighting | None
+    """How the losses of the tasks are balanced; None adds them up."""
     uses_target: ClassVar[bool] = True
     """Whether steps need batches of the unlabelled target domain."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.weighting = None
         self.gate_records: dict[str, GateRecord] = {}
 
     @abstractmethod
@@ -44,7 +49,16 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by task (``class``: logits ``(B, K)``), for inputs without labels."""
+        """Raw outputs by task (``class``: logits ``(B, K)``; a dense task: ``(B, C, H, W)``), for bare inputs."""
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters on which the gradients of several tasks meet; a weighting combines them there."""
+        return list(self.parameters())
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The modules that ``engine.compile`` compiles; an encoder is also called on its own, by pretexts."""
+        network = getattr(self, "network", None)
+        return list(network.children()) if isinstance(network, nn.Module) else []
 
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
         """The features that the report draws. Shape: ``(B, D)``."""

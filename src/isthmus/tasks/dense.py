@@ -1,8 +1,8 @@
 """What a prediction per pixel has to offer beyond :class:`isthmus.tasks.base.Task`.
 
 A data set's score is a function of *sums over samples* of a few statistics per sample (a confusion matrix, a sum of
-errors and a count). So accumulation over batches and processes is addition, a score is never an average of averages, and
-an interval over rooms resamples rows of the same statistics.
+errors and a count). So accumulation over batches and processes is addition, a score is never an average of averages,
+and an interval over rooms resamples rows of the same statistics.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from isthmus.tasks.base import Task
 class DenseTask(Task):
     """One kind of prediction per pixel.
 
-    Labels are ``(B, H, W)`` int64 for tasks with classes, ``(B, C, H, W)`` float32 otherwise; ``valid`` is ``(B, H, W)``
-    bool; outputs are raw network outputs ``(B, channels, H, W)``. A sample without a valid pixel has loss 0, no
-    gradient, and statistics of zeros.
+    Labels are ``(B, H, W)`` int64 for tasks with classes, ``(B, C, H, W)`` float32 otherwise; ``valid`` is
+    ``(B, H, W)`` bool; outputs are raw network outputs ``(B, channels, H, W)``. A sample without a valid pixel has loss
+    0, no gradient, and statistics of zeros.
 
     Attributes:
         classes: names of the classes, empty for a task without.
         headline: the score that stands for the task in tables.
         higher_is_better: its direction.
         heading: its name in a table, with the unit.
+        display_factor: what the score is multiplied by in a table (100 for a share shown in percent).
     """
 
     classes: tuple[str, ...] = ()
     headline: str
     higher_is_better: bool
     heading: str
+    display_factor: float = 1.0
 
     @abstractmethod
     def activate(self, output: Tensor) -> Tensor:

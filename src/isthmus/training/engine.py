@@ -24,14 +24,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from isthmus.data.batch import Batch
 from isthmus.data.randomness import Progress
-from isthmus.data.stream import KnownLabels, Stream
 from isthmus.errors import RunError
 from isthmus.losses.weighted import Loss
+from isthmus.losses.weightings.base import Weighting
 from isthmus.methods.base import GateRecord, Method
-from isthmus.training import pseudo_labels
-from isthmus.training.build import build_method, build_streams, open_domains
+from isthmus.training.gradients import combined_gradients
 from isthmus.training.loggers import open_loggers
-from isthmus.training.monitor import Monitor
 from isthmus.training.optimisation import (
     build_optimizer,
     check_stages,
@@ -41,9 +39,9 @@ from isthmus.training.optimisation import (
     set_learning_rate,
     training_mode,
 )
+from isthmus.training.problem import open_problem
 from isthmus.training.recipe import EngineSpec, Recipe, StageSpec
-from isthmus.training.run import Run, read_arrays, read_checkpoint, write_arrays, write_checkpoint
-from isthmus.training.weights import load_encoder
+from isthmus.training.run import Run, read_checkpoint, write_checkpoint
 
 
 class Reporter(Protocol):
@@ -96,7 +94,7 @@ def train(
     if run.finished:
         shown.message(f"{out} is finished already")
         return run
-    return _Training(fabric, run, method or build_method(recipe), shown).execute()
+    return _Training(fabric, run, method, shown).execute()
 
 
 def _fabric(engine: EngineSpec) -> Fabric:
@@ -123,11 +121,11 @@ def _open_run(fabric: Fabric, recipe: Recipe, out: Path, resume: bool) -> Run:
 
 
 class Logged(NamedTuple):
-    """A loss as it is logged: its mean over all processes, the count behind it, its coefficient in the total."""
+    """A loss as it is logged, over all processes: its mean, its share of the step's total, who took part."""
 
     mean: Tensor
-    weight: Tensor
-    coefficient: float
+    weighted: Tensor
+    samples: Tensor
 
 
 class _Step(nn.Module):
@@ -137,35 +135,40 @@ class _Step(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Loss]:
+    def forward(self, batches: dict[str, Batch], progress: Progress) -> tuple[dict[str, Loss], dict[str, Tensor]]:
+        """The losses as they are to be added up, and the sums of the method's own before any weighting."""
         losses = self.method(batches, progress)
+        sums = {name: loss.sum.detach() for name, loss in losses.items()}
+        if self.method.weighting is not None:
+            losses = self.method.weighting(losses)
         if not any(loss.sum.requires_grad for loss in losses.values()):
             # Other processes may have a gradient, and wait for this one's share of zeros.
             name, loss = next(iter(losses.items()))
             anchor = next(p for p in self.method.parameters() if p.requires_grad)
             losses[name] = loss._replace(sum=loss.sum + 0.0 * anchor.sum())
-        return losses
+        return losses, sums
 
 
 class _Training:
     """The state of one call of :func:`train`."""
 
-    def __init__(self, fabric: Fabric, run: Run, method: Method, reporter: Reporter) -> None:
+    def __init__(self, fabric: Fabric, run: Run, method: Method | None, reporter: Reporter) -> None:
         self.fabric = fabric
         self.run = run
         self.recipe = run.recipe
-        self.method = method.to(fabric.device)
         self.reporter = reporter
         if fabric.global_rank == 0:
-            open_domains(self.recipe, progress=not isinstance(reporter, Silent))
+            open_problem(self.recipe, progress=not isinstance(reporter, Silent))
         fabric.barrier()
-        self.domains = open_domains(self.recipe)
+        self.problem = open_problem(self.recipe)
         if fabric.global_rank == 0:
-            run.check_store("source", self.domains.source.path.name)
-            run.check_store("target", self.domains.target.path.name)
+            for domain, key in self.problem.stores.items():
+                run.check_store(domain, key)
+            run.update(**self.problem.description())
+        self.method = (method or self.problem.build_method()).to(fabric.device)
         check_stages(self.method, self.recipe.stages)
-        self.streams = build_streams(self.recipe, self.domains, method)
-        self.monitor = Monitor(self.recipe, run, self.domains)
+        self.streams = self.problem.streams(self.method)
+        self.monitor = self.problem.monitor(run)
         self.averaged: AveragedModel | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.best: dict[str, dict[str, float]] = {}
@@ -178,10 +181,10 @@ class _Training:
 
     def execute(self) -> Run:
         """Train all stages that are not done yet."""
-        recipe, network = self.recipe, getattr(self.method, "network", None)
+        recipe = self.recipe
         total = sum(stage.steps for stage in recipe.stages)
-        if recipe.engine.compile and isinstance(network, nn.Module):
-            for part in network.children():  # the encoder is also called on its own, by pretexts
+        if recipe.engine.compile:
+            for part in self.method.compiled_parts():
                 part.compile()
         saved = self._restore()
         first, step = (saved["stage"], saved["step"]) if saved else (0, 0)
@@ -249,37 +252,53 @@ class _Training:
             name: stream.batch(progress, position, rank=rank, world=world).to(self.fabric.device)
             for name, stream in self.streams.items()
         }
-        total, values = self._combine(wrapped(batches, progress))
-        self.fabric.backward(total)
+        weighting = self.method.weighting
+        if weighting is not None and weighting.needs_gradients:
+            with self.fabric.autocast():
+                losses, sums = _Step(self.method)(batches, progress)
+            means, values = self._means(losses, sums)
+            combined_gradients(self.method, weighting, means, self.fabric)
+        else:
+            losses, sums = wrapped(batches, progress)
+            means, values = self._means(losses, sums)
+            # Data-parallel training averages gradients over processes; the sum is what is wanted.
+            self.fabric.backward(sum(means.values(), torch.zeros((), device=self.fabric.device)) * world)
         if stage.clip_norm is not None:
             self.fabric.clip_gradients(wrapped, optimizer, max_norm=stage.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
+        if weighting is not None:
+            weighting.observe(_task_means(weighting, values))
         if self.averaged is not None:
             self.averaged.update_parameters(self.method)
         return values
 
-    def _combine(self, losses: dict[str, Loss]) -> tuple[Tensor, dict[str, Logged]]:
-        """The step's total, each loss divided by its weight over all processes; and each mean with its coefficient."""
+    def _means(self, losses: dict[str, Loss], sums: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Logged]]:
+        """This process's share of each mean loss times its coefficient, with its graph; and what is logged of it.
+
+        A loss is divided by its weight over all processes, so the shares add up to the mean.
+        """
         weights = torch.stack([loss.weight.float() for loss in losses.values()])
-        sums = torch.stack([loss.sum.detach().float() for loss in losses.values()])
-        world = self.fabric.world_size
-        if world > 1:
-            shared = self.fabric.all_reduce(torch.stack([weights, sums]), reduce_op="sum")
-            weights, sums = shared[0], shared[1]
-        total = torch.zeros((), device=weights.device)
-        values = {}
+        samples = torch.stack([loss.taking_part.float() for loss in losses.values()])
+        scaled = torch.stack([loss.sum.detach().float() for loss in losses.values()])
+        plain = torch.stack([sums.get(name, loss.sum.detach()).float() for name, loss in losses.items()])
+        if self.fabric.world_size > 1:
+            shared = self.fabric.all_reduce(torch.stack([weights, samples, scaled, plain]), reduce_op="sum")
+            assert isinstance(shared, Tensor)
+            weights, samples, scaled, plain = shared.unbind()
+        shares, values = {}, {}
         for position, (name, loss) in enumerate(losses.items()):
             weight = torch.where(weights[position] > 0, weights[position], 1.0)
-            # Data-parallel training averages gradients over processes; the sum is what is wanted.
-            total = total + loss.coefficient * loss.sum * world / weight
-            values[name] = Logged(sums[position] / weight, weights[position], loss.coefficient)
-        return total, values
+            shares[name] = loss.coefficient * loss.sum / weight
+            values[name] = Logged(
+                plain[position] / weight, loss.coefficient * scaled[position] / weight, samples[position]
+            )
+        return shares, values
 
     def _log(self, losses: dict[str, Logged], stage: StageSpec, step: int, global_step: int, rate: float) -> None:
         metrics: dict[str, float] = {"learning_rate": rate}
         for name, loss in losses.items():
-            if loss.weight > 0:
+            if loss.samples > 0:
                 value = float(loss.mean)
                 if not math.isfinite(value) and self.recipe.engine.precision != "16-mixed":
                     raise RunError(
@@ -287,7 +306,7 @@ class _Training:
                         f"found {value}; a new run with a lower stages.*.learning_rate or a clip_norm may help"
                     )
                 metrics[f"loss/{name}"] = value
-                metrics[f"weighted/{name}"] = loss.coefficient * value
+                metrics[f"weighted/{name}"] = float(loss.weighted)
         for domain, record in self.method.gate_records.items():
             scored = record.scores.isfinite()
             if scored.any():
@@ -315,14 +334,14 @@ class _Training:
 
     def _evaluate(self, stage: StageSpec, step: int, global_step: int, *, last: bool) -> None:
         if self.fabric.global_rank == 0:
-            scores = self.monitor.evaluate(self._predict, stage.name, step)
+            scores = self.monitor.evaluate(self._predict, stage.name, step, last=last)
             chosen = self.monitor.improved(scores)
             if last:
                 chosen.append("last")
-                if "label-free" not in self.monitor.best:
-                    chosen.append("label-free")  # every prediction had collapsed; the last is no worse a choice
+                # A rule that vetoed every step (every prediction had collapsed) has no better choice than the last.
+                chosen += [rule for rule in self.recipe.rules if rule != "last" and rule not in self.monitor.best]
             for rule in chosen:
-                file = self.run.weights_file(stage.name, rule)  # type: ignore[arg-type]
+                file = self.run.weights_file(stage.name, rule)
                 write_checkpoint(file, {"weights": self._current().state_dict(), "step": step})
             self.best[stage.name] = dict(self.monitor.best)
             self.run.log(
@@ -336,10 +355,7 @@ class _Training:
             )
             for log in self.loggers:
                 log({f"score/{name}": score for name, score in scores.items()}, global_step)
-            self.reporter.message(
-                f"{stage.name} step {step}: source-val {scores['source-val']:.3f}, "
-                f"im {scores['im']:.3f}, bnm {scores['bnm']:.3f}" + (" (collapsed)" if scores["collapsed"] else "")
-            )
+            self.reporter.message(f"{stage.name} step {step}: {self.monitor.summary(scores)}")
         self.fabric.barrier()
 
     def _current(self) -> Method:
@@ -347,31 +363,21 @@ class _Training:
         return self.averaged.module if self.averaged is not None else self.method  # type: ignore[return-value]
 
     @torch.no_grad()
-    def _predict(self, points: Tensor) -> Tensor:
+    def _predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         method = self._current().eval()
         with self.fabric.autocast():
-            outputs = method.predict({"points": points.to(self.fabric.device)})
-        return outputs[next(iter(method.tasks))]
+            return method.predict({name: tensor.to(self.fabric.device) for name, tensor in inputs.items()})
 
     def _pseudo_label(self, index: int, *, fresh: bool) -> None:
         """Give the target stream the labels that the model of the stage before predicts."""
         stage = self.recipe.stages[index]
-        spec, file = stage.pseudo_labels, self.run.path / f"pseudo_labels.{stage.name}.npz"
-        assert spec is not None
-        stream: Stream = self.streams["target"]
+        file = self.run.path / f"pseudo_labels.{stage.name}.npz"
+        assert stage.pseudo_labels is not None
         if fresh and self.fabric.global_rank == 0:
-            logits = self.monitor.logits(self._predict, stream.store, stream.rows).numpy()
-            known = pseudo_labels.choose(
-                logits,
-                stream.rows,
-                len(stream.store),
-                min_confidence=spec.min_confidence,
-                class_share=spec.class_share,
-            )
-            write_arrays(file, labels=known.labels, present=known.present)
-            self.reporter.message(f"{stage.name}: {known.present.sum()} of {len(stream.rows)} pseudo-labels")
+            account = self.problem.write_pseudo_labels(self._predict, stage.pseudo_labels, file)
+            self.reporter.message(f"{stage.name}: {account}")
         self.fabric.barrier()
-        stream.known[next(iter(self.method.tasks))] = KnownLabels(**read_arrays(file))
+        self.problem.use_pseudo_labels(file, self.streams)
 
     def _average(self) -> AveragedModel:
         assert self.recipe.ema is not None
@@ -413,13 +419,22 @@ class _Training:
                 self.averaged = self._average()
                 self.averaged.load_state_dict(saved["averaged"])
             return saved
-        if self.recipe.encoder_weights is not None:
-            encoder = self.method.get_submodule("network.encoder")
-            account = load_encoder(encoder, self.recipe.encoder_weights)
-            self.reporter.message(f"encoder_weights: {account}")
+        account = self.problem.initialise(self.method)
+        if account is not None:
+            self.reporter.message(f"initial weights: {account}")
             if self.fabric.global_rank == 0:
-                self.run.update(encoder_weights=str(account))
+                self.run.update(initial_weights=account)
         return None
+
+
+def _task_means(weighting: Weighting, values: dict[str, Logged]) -> dict[str, float]:
+    """The mean loss of each task that was present, added up over domains."""
+    means: dict[str, float] = {}
+    for name, value in values.items():
+        task = weighting.task_of(name)
+        if task is not None and value.samples > 0:
+            means[task] = means.get(task, 0.0) + float(value.mean)
+    return means
 
 
 @contextmanager

@@ -79,13 +79,18 @@ def check_stages(method: nn.Module, stages: Sequence[StageSpec]) -> None:
 def learning_rate(stage: StageSpec, step: int) -> float:
     """The rate of step ``step`` (from 0): a pure function, so a resumed run needs no scheduler state.
 
-    ``cosine`` falls to 0 at the end of the stage; ``onecycle`` climbs by a cosine over the first 30 % from 1/25 of
+    ``step`` and ``poly`` are described with the stage's fields; ``cosine`` falls to 0 at the end of the stage; ``onecycle`` climbs by a cosine over the first 30 % from 1/25 of
     the rate and falls to 1/250,000 of it, as ``torch.optim.lr_scheduler.OneCycleLR`` does.
     """
     if step < stage.warmup_steps:
         return stage.learning_rate * (step + 1) / (stage.warmup_steps + 1)
     if stage.schedule == "constant":
         return stage.learning_rate
+    if stage.schedule == "step":
+        assert stage.decay_every is not None
+        return stage.learning_rate * 0.5 ** (step // stage.decay_every)
+    if stage.schedule == "poly":
+        return stage.learning_rate * (1 - step / stage.steps) ** 0.9
     if stage.schedule == "cosine":
         done = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
         return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * done))

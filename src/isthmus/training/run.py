@@ -13,43 +13,42 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from isthmus.errors import RunError
-from isthmus.training.recipe import Recipe, load
+from isthmus.training.recipe import Recipe, Rule, load
 
-Rule = Literal["last", "source-val", "label-free"]
-RULES: tuple[Rule, ...] = ("last", "source-val", "label-free")
+R = TypeVar("R", bound=Recipe)
 
 
-class Run:
+class Run(Generic[R]):
     """The folder of one run. Make one with :meth:`create`, open one with :meth:`open`."""
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    def __init__(self, path: Path, recipe: R) -> None:
         self.path = path
         self.recipe = recipe
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> Run:
+    def create(cls, path: Path, recipe: Recipe) -> Run[Any]:
         """Start a folder; refuses one that holds anything, so that no run is ever overwritten."""
         unfinished = {"run.json", "run.json.part", "recipe.yaml.part"}  # what a kill in this very function leaves
         if path.exists() and (not path.is_dir() or any(file.name not in unfinished for file in path.iterdir())):
             raise RunError(f"{path}: expected a new or empty folder, found files; resume it, or choose another")
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, recipe)
+        run: Run[Any] = Run(path, recipe)
         run.update(status="new", versions=versions())
         write_atomically(path / "recipe.yaml", recipe.dump().encode())
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path) -> Run[Any]:
         """Open a run that exists."""
         if not (path / "recipe.yaml").is_file():
             raise RunError(f"{path}: expected a run folder with recipe.yaml, found none")
-        run = cls(path, load(path / "recipe.yaml"))
+        run: Run[Any] = Run(path, load(path / "recipe.yaml"))
         for folder in ("checkpoints", "evaluations"):
             (path / folder).mkdir(exist_ok=True)
         return run
@@ -165,10 +164,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write an ``.npz`` atomically."""
+    """Write a compressed ``.npz`` atomically."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as out:
-        np.savez(out, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
     os.replace(temporary, path)
 
 

@@ -1,0 +1,113 @@
+"""Scale-crop and flip of images together with their label maps, as one resampling per tensor.
+
+A crop of (H/s, W/s) at a random place is brought back to (H, W), as if the camera had zoomed in by s: metric depth is
+divided by s, inverse depth multiplied, normals keep their direction. Images and normals are interpolated bilinearly,
+everything else takes the nearest pixel.
+
+Differences from the preprocessing that MTAN and MTPSL released, each kept as an option: they divide inverse depth
+by s as well (``inverse_depth="divide"``; physically the wrong direction), and do not renormalise normals after the
+interpolation (``normals="interpolate"``). They pick the nearest label pixel with the rounding of
+``F.interpolate(mode="nearest")``; here it is the pixel nearest to the very place where the image was sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isthmus.data.batch import Batch
+from isthmus.data.randomness import SampleRandom
+
+
+@dataclass(frozen=True)
+class Window:
+    """What of each image is looked at. All ``(B,)``: first row and column in pixels, zoom s >= 1, and mirrored or not."""
+
+    top: Tensor
+    left: Tensor
+    scale: Tensor
+    flipped: Tensor
+
+    def grid(self, height: int, width: int) -> Tensor:
+        """Sampling places in [-1, 1], corners aligned, for ``F.grid_sample``. Shape: ``(B, height, width, 2)``."""
+        rows, columns = (height / self.scale).floor(), (width / self.scale).floor()
+        y = torch.linspace(0, 1, height, device=self.scale.device)
+        x = torch.linspace(0, 1, width, device=self.scale.device)
+        at_y = self.top[:, None] + y * (rows[:, None] - 1)
+        at_x = self.left[:, None] + torch.where(self.flipped[:, None], 1 - x, x) * (columns[:, None] - 1)
+        grid_y, grid_x = 2 * at_y / (height - 1) - 1, 2 * at_x / (width - 1) - 1
+        shape = (len(self.scale), height, width)
+        return torch.stack([grid_x[:, None, :].expand(shape), grid_y[:, :, None].expand(shape)], dim=-1)
+
+
+def resampled(maps: Tensor, grid: Tensor, mode: Literal["bilinear", "nearest"]) -> Tensor:
+    """Maps seen through a window. Shape: ``(B, C, H, W)``, ``(B, H, W, 2)`` to ``(B, C, H, W)``."""
+    return F.grid_sample(maps, grid.to(maps.dtype), mode=mode, padding_mode="border", align_corners=True)
+
+
+@dataclass(frozen=True)
+class ImageAugment:
+    """Random scale-crop and horizontal flip; ``scales=(1.0,)`` and ``flip=0`` change nothing."""
+
+    scales: tuple[float, ...] = (1.0, 1.2, 1.5)
+    flip: float = 0.5
+    inverse_depth: Literal["multiply", "divide"] = "multiply"
+    normals: Literal["renormalise", "interpolate"] = "renormalise"
+
+    def window(self, random: SampleRandom, height: int, width: int, device: torch.device) -> Window:
+        """A random window per sample."""
+        draws = random.uniform(4).to(device)
+        scales = torch.tensor(self.scales, device=device)
+        scale = scales[(draws[:, 0] * len(scales)).long().clamp(max=len(scales) - 1)]
+        free_rows, free_columns = height - (height / scale).floor(), width - (width / scale).floor()
+        top = (draws[:, 1] * (free_rows + 1)).floor().clamp(max=height)
+        left = (draws[:, 2] * (free_columns + 1)).floor().clamp(max=width)
+        return Window(top.minimum(free_rows), left.minimum(free_columns), scale, draws[:, 3] < self.flip)
+
+    def __call__(self, batch: Batch, random: SampleRandom) -> Batch:
+        """The batch seen through random windows; a label without a valid pixel left becomes absent."""
+        image = batch.inputs["image"]
+        return self.through(batch, self.window(random, image.shape[2], image.shape[3], image.device))
+
+    def through(self, batch: Batch, window: Window) -> Batch:
+        """The batch seen through given windows."""
+        image = batch.inputs["image"]
+        grid = window.grid(image.shape[2], image.shape[3])
+        labels, valid, present = {}, {}, {}
+        for task, label in batch.labels.items():
+            mask = resampled(batch.valid[task][:, None].float(), grid, "nearest")[:, 0] > 0.5
+            labels[task] = self._label(task, label, grid, window)
+            valid[task] = mask
+            present[task] = batch.present[task] & mask.flatten(1).any(dim=1)
+        seen = resampled(image, grid, "bilinear")
+        return replace(batch, inputs={**batch.inputs, "image": seen}, labels=labels, valid=valid, present=present)
+
+    def _label(self, task: str, label: Tensor, grid: Tensor, window: Window) -> Tensor:
+        if not label.is_floating_point():
+            return resampled(label[:, None].float(), grid, "nearest")[:, 0].to(label.dtype)
+        return self.map_through(task, label, grid, window, "bilinear" if task == "normals" else "nearest")
+
+    def map_through(
+        self,
+        task: str,
+        maps: Tensor,
+        grid: Tensor,
+        window: Window,
+        mode: Literal["bilinear", "nearest"] = "bilinear",
+    ) -> Tensor:
+        """A task's maps, predicted or true, seen through a window. Shape: ``(B, C, H, W)``."""
+        moved = resampled(maps, grid, mode)
+        if task in ("depth", "inverse_depth"):
+            closer = task == "depth" or self.inverse_depth == "divide"
+            factor = window.scale[:, None, None, None]
+            return moved / factor if closer else moved * factor
+        if task == "normals":
+            sign = torch.ones_like(moved[:, :, :1, :1])
+            sign[:, 0, 0, 0] = torch.where(window.flipped, -1.0, 1.0)
+            moved = moved * sign
+            return F.normalize(moved, dim=1) if self.normals == "renormalise" else moved
+        return moved

@@ -1,0 +1,167 @@
+"""A table over runs of dense predictions: every task's headline score, and the mean relative gain over a baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isthmus.errors import RunError
+from isthmus.evaluation.dense.scores import NOT_USABLE, Column, Measured, mean_relative_gain, select
+from isthmus.evaluation.runs import grouped, without_seed
+from isthmus.evaluation.statistics import Interval, mean_and_spread
+from isthmus.evaluation.tables import Table
+from isthmus.tasks.dense import DenseTask
+from isthmus.training.dense.problem import DenseProblem
+from isthmus.training.dense.recipe import DenseRecipe, DenseRun, ScanNetViewsSpec
+from isthmus.training.recipe import Recipe
+
+HEADINGS: dict[Column, str] = {"source-val": "", "last": "last", "test-selected": NOT_USABLE}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one setting, over its seeds, at the end of its last stage."""
+
+    setting: str
+    method: str
+    seeds: tuple[int, ...]
+    selected: tuple[dict[Column, Measured], ...]
+
+    def headlines(self, task: str, column: Column = "source-val") -> list[float]:
+        """The task's score of every seed."""
+        return [measured[column].headline(task) for measured in self.selected if column in measured]
+
+
+def collect(runs: Sequence[DenseRun]) -> list[Row]:
+    """One row per method and setting; runs that differ in their seed only share a row.
+
+    Folds of one data set (other rooms held out, otherwise the same) share a row as well: the images of all test parts
+    are put together, seed by seed.
+    """
+    rows = []
+    for members in grouped(runs, _without_folds):
+        folds: dict[int, list[dict[Column, Measured]]] = {}
+        problems: dict[str, DenseProblem] = {}
+        for run in members:
+            problem = problems.setdefault(run.recipe.setting, DenseProblem(run.recipe))
+            folds.setdefault(run.recipe.seed, []).append(select(run, problem=problem))
+        incomplete = [seed for seed, found in folds.items() if len(found) != len(problems)]
+        if incomplete:
+            raise RunError(
+                f"{members[0].recipe.name}: expected {len(problems)} folds of every seed, found "
+                f"{len(folds[incomplete[0]])} of seed {incomplete[0]}"
+            )
+        rows.append(
+            Row(
+                setting=_setting(members[0].recipe),
+                method=members[0].recipe.method_name,
+                seeds=tuple(folds),
+                selected=tuple(_together(found) for found in folds.values()),
+            )
+        )
+    return rows
+
+
+def _without_folds(recipe: Recipe) -> str:
+    assert isinstance(recipe, DenseRecipe)
+    values = json.loads(without_seed(recipe))
+    if recipe.source.data.kind == "scannet-views":
+        values["source"]["data"] = "scannet-views"
+        values["name"] = recipe.method_name
+    return json.dumps(values, sort_keys=True)
+
+
+def _setting(recipe: DenseRecipe) -> str:
+    if isinstance(recipe.source.data, ScanNetViewsSpec):
+        return recipe.setting.replace(f" (test {'+'.join(recipe.source.data.test_rooms)})", "")
+    return recipe.setting
+
+
+def _together(folds: list[dict[Column, Measured]]) -> dict[Column, Measured]:
+    """Test parts of several folds as one. A checkpoint is chosen in each fold by itself."""
+    result: dict[Column, Measured] = {}
+    for column in folds[0]:
+        parts = [fold[column] for fold in folds]
+        statistics = {name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].tasks}
+        groups = np.concatenate([part.groups for part in parts])
+        result[column] = Measured(parts[0].step, parts[0].tasks, statistics, groups)
+    return result
+
+
+def gain_over(row: Row, baseline: Row, column: Column = "source-val") -> Interval:
+    """Mean relative gain over tasks, averaged over the seeds that both have."""
+    ours, theirs = [], []
+    for position, seed in enumerate(row.seeds):
+        if seed in baseline.seeds:
+            other = baseline.selected[baseline.seeds.index(seed)]
+            if column in row.selected[position] and column in other:
+                ours.append(row.selected[position][column])
+                theirs.append(other[column])
+    if not ours:
+        raise RunError(
+            f"{row.method} and {baseline.method}: expected a common seed, found {row.seeds}, {baseline.seeds}"
+        )
+    return mean_relative_gain(ours, theirs)
+
+
+def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
+    """Mean ± standard deviation over seeds of every task's score at the ``source-val`` choice.
+
+    With the name of a ``baseline`` method in the same setting (single-task learning, usually), columns give the mean
+    relative gain over it: at the ``source-val`` choice with its 95 % interval over seeds and groups of test images,
+    and what the other choices would have given.
+    """
+    tasks: dict[str, DenseTask] = {}
+    for row in rows:
+        tasks |= {name: task for name, task in row.selected[0]["last"].tasks.items() if name not in tasks}
+    headings = ["setting", "method", "seeds", "images", *(_arrow(task) for task in tasks.values())]
+    if baseline is not None:
+        headings += [f"gain over {baseline} [%]", "gain, last [%]", f"gain, {NOT_USABLE} [%]"]
+    lines = []
+    for row in rows:
+        images = len(row.selected[0]["last"].groups)
+        cells = [row.setting, row.method, str(len(row.seeds)), str(images)]
+        cells += [_cell(task, row.headlines(name)) if _has(row, name) else "" for name, task in tasks.items()]
+        if baseline is not None:
+            cells += _gains(row, rows, baseline)
+        lines.append(tuple(cells))
+    return Table(tuple(headings), tuple(lines))
+
+
+def _has(row: Row, task: str) -> bool:
+    return task in row.selected[0]["last"].tasks
+
+
+def _arrow(task: DenseTask) -> str:
+    return f"{task.heading} {'↑' if task.higher_is_better else '↓'}"
+
+
+def _cell(task: DenseTask, values: list[float]) -> str:
+    mean, spread = mean_and_spread([task.display_factor * value for value in values])
+    digits = significant(mean)
+    return f"{mean:.{digits}f}" if np.isnan(spread) else f"{mean:.{digits}f} ± {spread:.{digits}f}"
+
+
+def significant(value: float) -> int:
+    """Decimals that show a score to about four digits."""
+    if np.isnan(value) or value == 0:
+        return 1
+    return int(np.clip(3 - np.floor(np.log10(abs(value))), 1, 5)) - (1 if abs(value) >= 1 else 0)
+
+
+def _gains(row: Row, rows: Sequence[Row], baseline: str) -> list[str]:
+    matching = [other for other in rows if other.method == baseline and other.setting == row.setting]
+    if not matching or row.method == baseline:
+        return ["", "", ""]
+    cells = []
+    for column in HEADINGS:
+        if not all(column in measured for measured in (*row.selected, *matching[0].selected)):
+            cells.append("–")
+            continue
+        gain = gain_over(row, matching[0], column)
+        text = f"{100 * gain.estimate:+.1f}"
+        cells.append(text if column != "source-val" else f"{text} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]")
+    return cells

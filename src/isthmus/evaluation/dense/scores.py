@@ -1,0 +1,181 @@
+"""What a run of dense predictions is worth on its test part, from the statistics that it kept while training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isthmus.data.image_store import ImageStore
+from isthmus.errors import RunError
+from isthmus.evaluation.statistics import Interval, crossed_interval
+from isthmus.tasks.dense import DenseTask
+from isthmus.training.dense.monitor import Statistics, selection_score
+from isthmus.training.dense.problem import DenseProblem
+from isthmus.training.dense.recipe import DenseRun
+from isthmus.training.run import read_arrays
+
+Column = Literal["source-val", "last", "test-selected"]
+COLUMNS: tuple[Column, ...] = ("source-val", "last", "test-selected")
+NOT_USABLE = "test-selected (not usable)"
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The statistics of one checkpoint on the images of a test part, row by row.
+
+    ``groups`` ``(n,)`` is what must be resampled together: the room or street of an image, or its own name.
+    """
+
+    step: int
+    tasks: Mapping[str, DenseTask]
+    statistics: Statistics
+    groups: np.ndarray
+
+    def scores(self, task: str) -> dict[str, float]:
+        """All scores of a task over all images."""
+        total = torch.from_numpy(self.statistics[task]).sum(dim=0)
+        return {name: float(value) for name, value in self.tasks[task].scores(total).items()}
+
+    def headline(self, task: str) -> float:
+        """The score that stands for a task."""
+        return self.scores(task)[self.tasks[task].headline]
+
+
+def select(run: DenseRun, stage: str | None = None, problem: DenseProblem | None = None) -> dict[Column, Measured]:
+    """Test statistics as each selection rule would have chosen them, in ``stage`` (default: the last).
+
+    ``source-val`` and ``last`` look at no test image. ``test-selected`` is the best of all checkpoints on the very
+    images it is measured with, as released code chooses: shown for comparison, not usable. It is left out where the
+    recipe measured the test part at chosen checkpoints only.
+    """
+    stage = stage or run.recipe.stages[-1].name
+    problem = problem or DenseProblem(run.recipe)
+    for domain, key in problem.stores.items():
+        run.check_store(domain, key)
+    files = run.evaluations(stage)
+    if not files:
+        raise RunError(f"{run.path}: expected evaluations of stage {stage!r}, found none; is the run finished?")
+    points = [read_arrays(file) for file in files]
+    measured = [_measured(point, problem) for point in points]
+    validation = [float(point["source_val"]) for point in points]
+    chosen: dict[Column, int] = {"last": len(points) - 1}
+    chosen["source-val"] = chosen["last"] if np.isnan(validation).all() else _latest_best(validation)
+    if all(each is not None for each in measured):
+        found = [selection_score(each.tasks, each.statistics) for each in measured if each is not None]
+        chosen["test-selected"] = _latest_best(found)
+    result: dict[Column, Measured] = {}
+    for rule in COLUMNS:
+        if rule in chosen and (one := measured[chosen[rule]]) is not None:
+            result[rule] = one
+    return result
+
+
+def _measured(point: dict[str, np.ndarray], problem: DenseProblem) -> Measured | None:
+    if not all(f"test/{name}" in point for name in problem.tasks):
+        return None
+    rows = point["rows"]
+    if not len(rows):
+        raise RunError(f"{problem.source.path}: expected images in the test part, found none")
+    return Measured(
+        int(point["step"]),
+        problem.tasks,
+        {name: point[f"test/{name}"] for name in problem.tasks},
+        image_groups(problem.source, rows),
+    )
+
+
+def image_groups(store: ImageStore, rows: np.ndarray) -> np.ndarray:
+    """The group of each image, or its own name. Shape: ``(len(rows),)``."""
+    return np.array([store.groups[row] or store.names[row] for row in rows])
+
+
+def _latest_best(scores: list[float]) -> int:
+    return max(range(len(scores)), key=lambda index: (scores[index], index))
+
+
+def relative_gain(task: DenseTask, ours: Tensor, baseline: Tensor) -> Tensor:
+    """Relative gain of a headline score over a baseline, positive where it is better. Any shape."""
+    difference = (ours - baseline) / baseline
+    return difference if task.higher_is_better else -difference
+
+
+def mean_relative_gain(ours: list[Measured], baseline: list[Measured]) -> Interval:
+    """The mean over tasks of the relative gain, averaged over pairs of runs (of one seed each).
+
+    The interval covers new seeds and new groups of test images: whole groups are resampled, the same ones for both
+    sides and all seeds. With a single pair only the groups count.
+    """
+
+    def gain(a: Measured, b: Measured, weights: Tensor | None) -> Tensor:
+        gains = [
+            relative_gain(task, _headline(a, name, weights), _headline(b, name, weights))
+            for name, task in a.tasks.items()
+        ]
+        return torch.stack(gains).mean(dim=0)
+
+    return crossed_gain(ours, baseline, gain)
+
+
+def score_gain(ours: list[Measured], baseline: list[Measured], task: str, score: str) -> Interval:
+    """Difference of one score (``iou/chair``), averaged over pairs of runs; the interval as in
+    :func:`mean_relative_gain`."""
+
+    def gain(a: Measured, b: Measured, weights: Tensor | None) -> Tensor:
+        return _score(a, task, score, weights) - _score(b, task, score, weights)
+
+    return crossed_gain(ours, baseline, gain)
+
+
+def crossed_gain(
+    ours: list[Measured],
+    baseline: list[Measured],
+    gain: Callable[[Measured, Measured, Tensor | None], Tensor],
+    *,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """A gain, a function of two measurements and of how often each group is counted, over seeds and groups.
+
+    ``gain`` gets weights ``(R, G)`` for R resamplings of G groups (ascending), or None for all images once.
+    """
+    groups = ours[0].groups
+    for each in (*ours, *baseline):
+        if not np.array_equal(each.groups, groups):
+            raise RunError(f"expected runs measured on the same {len(groups)} images, found {len(each.groups)} others")
+    clusters = len(np.unique(groups))
+    by_seed = np.array([float(gain(a, b, None)) for a, b in zip(ours, baseline)])
+    estimate = float(by_seed.mean())
+    if clusters < 2:
+        return Interval(estimate, np.nan, np.nan, np.nan)
+    generator = np.random.default_rng(0)
+    weights = torch.from_numpy(generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples))
+    resampled = torch.stack([gain(a, b, weights.double()) for a, b in zip(ours, baseline)]).mean(dim=0).numpy()
+    resampled = resampled[np.isfinite(resampled)]
+    if len(resampled) < 2:
+        return Interval(estimate, np.nan, np.nan, np.nan)
+    error = float(resampled.std(ddof=1))
+    if len(by_seed) < 2:
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        return Interval(estimate, float(low), float(high), error)
+    return crossed_interval(estimate, by_seed, error, clusters)
+
+
+def _headline(measured: Measured, task: str, weights: Tensor | None) -> Tensor:
+    return _score(measured, task, measured.tasks[task].headline, weights)
+
+
+def _score(measured: Measured, task: str, score: str, weights: Tensor | None) -> Tensor:
+    statistics = torch.from_numpy(measured.statistics[task])
+    if weights is None:
+        total = statistics.sum(dim=0)
+    else:
+        _, group = np.unique(measured.groups, return_inverse=True)
+        by_group = torch.zeros(int(group.max()) + 1, statistics.shape[1], dtype=torch.float64)
+        total = weights @ by_group.index_add(0, torch.from_numpy(group), statistics)
+    return measured.tasks[task].scores(total)[score]

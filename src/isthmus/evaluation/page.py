@@ -1,0 +1,175 @@
+"""What the reports of all kinds of runs share: the page itself, names of runs, gains in words, how to repeat a run.
+
+A report is one HTML file that loads nothing: plotly.js lies within, once. Each kind of run has a template that extends
+``page.html`` and says how its sections are written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from isthmus.errors import RunError
+from isthmus.evaluation.figures import Gain, ShownRun, signed
+from isthmus.evaluation.statistics import Interval
+from isthmus.training.recipe import Recipe
+from isthmus.training.run import Run
+
+LISTED = 20
+"""At most this many entries of a long list are on the page."""
+
+NAN = "–"
+
+
+@dataclass
+class Section:
+    """A part of the page: paragraphs, tables and figures by the names that the template asks for."""
+
+    anchor: str
+    title: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def render(package: str, **values: Any) -> str:
+    """The page that ``templates/report.html`` of a package describes."""
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("isthmus.evaluation")])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html").render(plotlyjs=Markup(get_plotlyjs()), **values)
+
+
+def check_finished(runs: Sequence[Run[Any]]) -> None:
+    """Raises RunError where there is no run, or one that is not finished."""
+    if not runs:
+        raise RunError("report: expected at least one run, found none")
+    for run in runs:
+        if not run.finished:
+            raise RunError(f"{run.path}: expected a finished run, found status {run.state.get('status')!r}")
+
+
+def page_path(run: Run[Any], out: Path | None) -> Path:
+    """Where the page goes: ``report.html`` in the run's folder by default. Makes the folder."""
+    path = out or run.path / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def run_labels(runs: Sequence[Run[Any]]) -> list[str]:
+    """A name for each run, as short as tells them apart: the recipe's, its seed, its folder."""
+    names = [run.recipe.name.rsplit("/", 1)[-1] for run in runs]
+    for more in ([f"seed {run.recipe.seed}" for run in runs], [run.path.resolve().name for run in runs]):
+        counts = Counter(names)
+        names = [f"{name} ({extra})" if counts[name] > 1 else name for name, extra in zip(names, more)]
+    counts = Counter(names)
+    return [f"{name} [{index}]" if counts[name] > 1 else name for index, name in enumerate(names, start=1)]
+
+
+def logged_losses(run: Run[Any]) -> tuple[dict[str, Any], ...]:
+    """The rows of the log that hold losses."""
+    return tuple(row for row in run.rows("metrics") if any(key.startswith("loss/") for key in row))
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return NAN if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, signed."""
+    return NAN if math.isnan(value) else signed(100 * value)
+
+
+def interval_text(interval: Interval) -> str:
+    """The ends of an interval of shares in percentage points; a dash where it cannot be had."""
+    return f"[{points(interval.low)}, {points(interval.high)}]" if math.isfinite(interval.low) else NAN
+
+
+def gain_cells(baseline: float, gain: Gain) -> dict[str, str]:
+    """A baseline's share, the gain over it and its interval as text."""
+    return {
+        "baseline": percent(baseline),
+        "gain": points(gain.gain.estimate),
+        "interval": interval_text(gain.gain),
+        "verdict": "within noise" if "noise" in gain.verdict else gain.verdict,
+    }
+
+
+def hurt_and_helped(gains: Sequence[Gain]) -> dict[str, list[str]]:
+    """The classes whose gains exclude zero, the most hurt and the most helped first."""
+    ordered = sorted((each for each in gains if each.verdict in ("hurt", "helped")), key=lambda g: g.gain.estimate)
+    named = {gain.name: f"{gain.name} ({points(gain.gain.estimate)})" for gain in ordered}
+    return {
+        "hurt": [named[gain.name] for gain in ordered if gain.verdict == "hurt"],
+        "helped": [named[gain.name] for gain in ordered[::-1] if gain.verdict == "helped"],
+    }
+
+
+def by_chance(comparisons: int) -> str:
+    """In how many percent of tables of so many classes chance alone would call at least one hurt or helped."""
+    return f"{100 * (1 - 0.95**comparisons):.0f}"
+
+
+def recipe_section(runs: Sequence[Run[Any]], shown: Sequence[ShownRun]) -> Section:
+    """The subject's recipe (that of the first run), what differs in the others, and how to repeat it."""
+    own = runs[0]
+    return Section(
+        "recipe",
+        "Recipe and how to repeat it",
+        {
+            "yaml": own.recipe.dump(),
+            "versions": own.state.get("versions", {}),
+            "seconds": own.state.get("seconds"),
+            "subject": shown[0],
+            "differences": [
+                {"baseline": other, "rows": differences(own.recipe, run.recipe)}
+                for run, other in zip(runs[1:], shown[1:])
+            ],
+            "report_command": "isthmus report " + " ".join(run.path.resolve().name for run in runs),
+        },
+    )
+
+
+def differences(ours: Recipe, theirs: Recipe) -> list[tuple[str, str, str]]:
+    """Fields in which two recipes differ: dotted name, ours, theirs."""
+    left, right = (recipe.model_dump(mode="json", exclude={"name", "engine"}) for recipe in (ours, theirs))
+    rows = list(_differing(left, right, ""))
+    return rows if len(rows) <= LISTED else [*rows[:LISTED], (f"and {len(rows) - LISTED} more fields", "", "")]
+
+
+def _differing(ours: Any, theirs: Any, name: str) -> Iterator[tuple[str, str, str]]:
+    """Walk two recipes; where one lacks a group of fields, or the kind differs, the group is one difference."""
+    if ours == theirs:
+        return
+    if _grouped(ours) and _grouped(theirs):
+        left, right = (dict(value if isinstance(value, dict) else enumerate(value)) for value in (ours, theirs))
+        if left.get("kind") == right.get("kind"):
+            for key in dict.fromkeys([*left, *right]):
+                yield from _differing(left.get(key), right.get(key), f"{name}.{key}" if name else str(key))
+            return
+    yield name, _short(ours), _short(theirs)
+
+
+def _grouped(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("kind") or value.get("name") or value)
+    return NAN if value is None else str(value)
+
+
+def figure_html(figure: go.Figure, name: str) -> Markup:
+    """A figure as a ``div`` that draws itself with the page's plotly.js."""
+    # Named one by one: the default set has a button that sends the figure to a server.
+    buttons = [["toImage", "resetCameraDefault3d" if "scene" in figure.layout else "resetScale2d"]]
+    config = {"displaylogo": False, "responsive": True, "modeBarButtons": buttons}
+    return Markup(figure.to_html(config, full_html=False, include_plotlyjs=False, div_id=name))

@@ -1,0 +1,123 @@
+"""A table over runs on point clouds: methods and directions, mean and spread over seeds, four selection columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isthmus.errors import RunError
+from isthmus.evaluation.points.accuracy import COLUMNS, NOT_USABLE, Column, Selected, select
+from isthmus.evaluation.runs import grouped
+from isthmus.evaluation.statistics import Interval, crossed_mean, mean_and_spread
+from isthmus.evaluation.tables import Table
+from isthmus.training.points.build import open_domains
+from isthmus.training.points.recipe import PointRun
+
+HEADINGS: dict[Column, str] = {
+    "source-val": "source-val",
+    "label-free": "label-free",
+    "last": "last",
+    "target-selected": NOT_USABLE,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one direction and stage, over its seeds. Accuracies are shares in [0, 1]."""
+
+    direction: str
+    method: str
+    stage: str
+    seeds: tuple[int, ...]
+    overall: dict[Column, list[float]]
+    mean_class: dict[Column, list[float]]
+    selected: tuple[dict[Column, Selected], ...]
+    uses_target_labels: bool
+
+
+def collect(runs: Sequence[PointRun]) -> list[Row]:
+    """One row per method, direction and stage; runs that differ in their seed only share a row."""
+    rows = []
+    for members in grouped(runs):
+        recipe = members[0].recipe
+        store = open_domains(recipe).target
+        for stage in recipe.stages:
+            chosen = tuple(select(run, stage.name, store) for run in members)
+            rows.append(
+                Row(
+                    direction=recipe.setting,
+                    method=recipe.method_name,
+                    stage=stage.name,
+                    seeds=tuple(run.recipe.seed for run in members),
+                    overall={c: [each[c].predictions.accuracy for each in chosen] for c in COLUMNS},
+                    mean_class={c: [each[c].predictions.mean_class_accuracy for each in chosen] for c in COLUMNS},
+                    selected=chosen,
+                    uses_target_labels=recipe.uses_target_labels,
+                )
+            )
+    return rows
+
+
+def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Interval:
+    """Gain in overall accuracy over ``baseline``, averaged over the seeds both have, clustered by group.
+
+    The interval covers both new seeds and new target objects (rooms). Where the two were measured on different parts
+    (an oracle), the objects that both have are compared.
+    """
+    pairs = [
+        (row.selected[i][column].predictions, baseline.selected[baseline.seeds.index(seed)][column].predictions)
+        for i, seed in enumerate(row.seeds)
+        if seed in baseline.seeds
+    ]
+    if not pairs:
+        raise RunError(
+            f"{row.method} and {baseline.method}: expected a common seed, found {row.seeds}, {baseline.seeds}"
+        )
+    _, here, there = np.intersect1d(pairs[0][0].names, pairs[0][1].names, return_indices=True)
+    differences = np.stack([ours.correct[here] - theirs.correct[there] for ours, theirs in pairs])
+    return crossed_mean(differences, pairs[0][0].groups[here])
+
+
+def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
+    """Percentages, mean ± standard deviation over seeds: overall accuracy (mean-class accuracy).
+
+    With the name of a ``baseline`` method, a last column gives the gain in overall accuracy at the label-free choice
+    with its 95 % interval over seeds and target objects.
+    """
+    headings = ["direction", "method", "stage", "seeds", "clouds", *HEADINGS.values()]
+    if baseline is not None:
+        headings.append(f"gain over {baseline}, label-free")
+    lines = []
+    for row in rows:
+        clouds = len(row.selected[0]["last"].predictions.labels)
+        cells = [row.direction, _marked(row), row.stage, str(len(row.seeds)), str(clouds)]
+        cells += [f"{_percent(row.overall[c])} ({_percent(row.mean_class[c])})" for c in COLUMNS]
+        if baseline is not None:
+            cells.append(_gain_cell(row, rows, baseline))
+        lines.append(tuple(cells))
+    return Table(tuple(headings), tuple(lines))
+
+
+def _gain_cell(row: Row, rows: Sequence[Row], baseline: str) -> str:
+    same = [r for r in rows if r.method == baseline and r.direction == row.direction]
+    # A method of one stage is trained as long as all stages of the others together.
+    single = not any(r.stage != row.stage and r.method == row.method for r in rows if r.direction == row.direction)
+    matching = same[-1:] if single else [r for r in same if r.stage == row.stage]
+    if not matching or row.method == baseline:
+        return ""
+    gain = paired_gain(row, matching[0])
+    return (
+        f"{100 * gain.estimate:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]; "
+        f"detectable {100 * gain.smallest_detectable:.1f}"
+    )
+
+
+def _marked(row: Row) -> str:
+    return f"{row.method} (target labels)" if row.uses_target_labels else row.method
+
+
+def _percent(values: list[float]) -> str:
+    mean, spread = mean_and_spread(values)
+    return f"{100 * mean:.1f}" if np.isnan(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"

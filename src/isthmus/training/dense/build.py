@@ -1,0 +1,273 @@
+"""From a dense recipe to the objects that a run works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from isthmus.data.image_augment import ImageAugment
+from isthmus.data.image_store import ImageStore
+from isthmus.data.images import ImageReader
+from isthmus.data.partial_labels import partial_labels, read_partial_labels
+from isthmus.data.readers.image_folder import ImageFolder
+from isthmus.data.readers.mtan import MTAN
+from isthmus.data.readers.nyuv2_parquet import NYUv2Parquet
+from isthmus.data.readers.pascal_context import PascalContext
+from isthmus.data.readers.scannet_views import ScanNetViews
+from isthmus.data.simulators.rooms import SimulatedRooms
+from isthmus.data.simulators.streets import SimulatedStreets
+from isthmus.errors import RecipeError
+from isthmus.losses.weightings.base import Weighting
+from isthmus.losses.weightings.dwa import DWA
+from isthmus.losses.weightings.gradnorm import GradNorm
+from isthmus.losses.weightings.mgda import MGDA
+from isthmus.losses.weightings.torchjd import Aggregated
+from isthmus.losses.weightings.uncertainty import Uncertainty
+from isthmus.methods.base import Method
+from isthmus.methods.contrastive import Contrastive
+from isthmus.methods.direct_map import DirectMap
+from isthmus.methods.discriminator import Discriminator
+from isthmus.methods.mtpsl import MTPSL, JointSpaceOptions
+from isthmus.methods.multi_task import MultiTask
+from isthmus.methods.perceptual_map import PerceptualMap
+from isthmus.methods.semi_supervised import SemiSupervised
+from isthmus.methods.single_task import SingleTask
+from isthmus.methods.x_task import XTask
+from isthmus.models.mapping import MappingNetwork
+from isthmus.models.mtan import MTANet
+from isthmus.models.pair_discriminator import PairDiscriminator
+from isthmus.models.resnet_aspp import ResNetASPP
+from isthmus.models.segnet import SegNet
+from isthmus.tasks.build_dense import dense_task
+from isthmus.tasks.dense import DenseTask
+from isthmus.tasks.segmentation import Segmentation
+from isthmus.training.dense.recipe import (
+    CrossTaskSpec,
+    DenseNetworkSpec,
+    DenseRecipe,
+    DWASpec,
+    GradNormSpec,
+    ImageDataSpec,
+    ImageFolderSpec,
+    LabelsSpec,
+    MGDASpec,
+    MTANetSpec,
+    MTANSpec,
+    MTPSLSpec,
+    MultiTaskSpec,
+    NYUv2ParquetSpec,
+    PascalContextSpec,
+    ResNetASPPSpec,
+    RoomsSpec,
+    ScanNetViewsSpec,
+    SegNetSpec,
+    SemiSupervisedSpec,
+    SingleTaskSpec,
+    StreetsSpec,
+    UncertaintySpec,
+    WeightingSpec,
+    XTaskSpec,
+)
+
+Present = dict[str, np.ndarray]
+"""Which image of a store carries which task's label, ``(n,)`` bool by task."""
+
+
+def build_reader(spec: ImageDataSpec) -> ImageReader:
+    """The reader of a data set of images."""
+    match spec:
+        case RoomsSpec():
+            return SimulatedRooms(
+                train=spec.train, val=spec.val, test=spec.test, seed=spec.seed, size=spec.size, style=spec.style
+            )
+        case StreetsSpec():
+            return SimulatedStreets(train=spec.train, val=spec.val, test=spec.test, seed=spec.seed, size=spec.size)
+        case MTANSpec():
+            return MTAN(spec.root, spec.dataset, label=spec.label, validation_share=spec.validation_share)
+        case NYUv2ParquetSpec():
+            return NYUv2Parquet(spec.root, validation_share=spec.validation_share)
+        case PascalContextSpec():
+            return PascalContext(spec.root, validation_share=spec.validation_share)
+        case ScanNetViewsSpec():
+            return ScanNetViews(test_rooms=spec.test_rooms, val_rooms=spec.val_rooms)
+        case ImageFolderSpec():
+            return ImageFolder(spec.root, classes=spec.classes)
+
+
+def build_tasks(recipe: DenseRecipe, available: Mapping[str, tuple[str, ...]]) -> dict[str, DenseTask]:
+    """The recipe's tasks with the class names of the data set, in the recipe's order."""
+    unknown = [name for name in recipe.tasks if name not in available]
+    if unknown:
+        raise RecipeError(f"tasks: expected some of {', '.join(available)}, found {', '.join(unknown)}")
+    tasks: dict[str, DenseTask] = {}
+    for name in recipe.tasks or tuple(available):
+        counted = recipe.counted_classes if name == "segmentation" else ()
+        missing = [each for each in counted if each not in available[name]]
+        if missing:
+            raise RecipeError(f"counted_classes: expected some of {', '.join(available[name])}, found {missing[0]!r}")
+        if counted:
+            indices = tuple(available[name].index(each) for each in counted)
+            tasks[name] = Segmentation(available[name], counted=indices)
+        else:
+            tasks[name] = dense_task(name, available[name])
+    return tasks
+
+
+def carried_labels(spec: LabelsSpec, store: ImageStore, tasks: tuple[str, ...]) -> Present:
+    """Which labels training and validation may read: what the store has, thinned out by the label setting.
+
+    The test part keeps all of its labels for measuring; it is no part of what this returns as readable for training.
+    """
+    columns = [list(store.tasks).index(task) for task in tasks]
+    present = np.array(store.present[:, columns])
+    learnt = np.flatnonzero(~np.isin(np.arange(len(store)), store.indices("test")))
+    if spec.setting == "file":
+        assert spec.file is not None
+        names = [store.names[row] for row in learnt]
+        present[learnt] &= read_partial_labels(spec.file, names, tasks, known=store.names)
+    else:
+        for part in ("train", "val"):
+            rows = store.indices(part)
+            ratio = spec.ratio or None
+            present[rows] = partial_labels(spec.setting, tasks, present[rows], ratio=ratio, seed=spec.seed)
+    present[store.indices("test")] = False
+    return {task: present[:, column] for column, task in enumerate(tasks)}
+
+
+def build_network(spec: DenseNetworkSpec, channels: dict[str, int], *, in_channels: int = 3) -> nn.Module:
+    """A network with an output for each task."""
+    match spec:
+        case SegNetSpec():
+            return SegNet(channels, in_channels=in_channels, width=spec.width, stages=spec.stages)
+        case MTANetSpec():
+            return MTANet(channels, width=spec.width, stages=spec.stages)
+        case ResNetASPPSpec():
+            return ResNetASPP(
+                channels,
+                layers=spec.layers,
+                width=spec.width,
+                aspp_channels=spec.aspp_channels,
+                dropout=spec.dropout,
+                weights=spec.weights,
+            )
+
+
+def build_augment(recipe: DenseRecipe) -> ImageAugment:
+    """Training augmentation; also what makes second views."""
+    return ImageAugment(**recipe.augment.model_dump())
+
+
+def build_method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
+    """The method with freshly initialised networks, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        method = _method(recipe, tasks)
+    method.weighting = build_weighting(recipe.weighting, tuple(tasks))
+    return method
+
+
+def _method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
+    spec = recipe.method
+    channels = {name: task.channels for name, task in tasks.items()}
+    if isinstance(spec, SingleTaskSpec):
+        return SingleTask(lambda wanted: build_network(recipe.network, wanted), tasks)
+    network = build_network(recipe.network, channels)
+    augment = build_augment(recipe)
+    match spec:
+        case MultiTaskSpec():
+            return MultiTask(network, tasks, reduction=spec.reduction, task_weights=recipe.task_weights)
+        case SemiSupervisedSpec():
+            return SemiSupervised(
+                network,
+                tasks,
+                augment,
+                reduction=spec.reduction,
+                weight=spec.weight,
+                task_weights=recipe.task_weights,
+            )
+        case MTPSLSpec():
+            codes = None if spec.condition == "none" else len(tasks) * (len(tasks) - 1)
+            options = JointSpaceOptions(**spec.model_dump(exclude={"kind", "reduction", "film_inputs"}))
+            return MTPSL(
+                network,
+                tasks,
+                build_mapping(recipe.network, channels, codes, film_inputs=spec.film_inputs),
+                augment,
+                options,
+                reduction=spec.reduction,
+                task_weights=recipe.task_weights,
+            )
+        case CrossTaskSpec(kind="contrastive" | "discriminator"):
+            mapping = build_mapping(recipe.network, channels, len(tasks) * (len(tasks) - 1), film_inputs=True)
+            if spec.kind == "contrastive":
+                return Contrastive(
+                    network,
+                    tasks,
+                    mapping,
+                    reduction=spec.reduction,
+                    weight=spec.weight,
+                    margin=spec.margin,
+                    task_weights=recipe.task_weights,
+                )
+            return Discriminator(
+                network,
+                tasks,
+                mapping,
+                PairDiscriminator(network.bottleneck_channels),  # type: ignore[arg-type]
+                reduction=spec.reduction,
+                weight=spec.weight,
+                task_weights=recipe.task_weights,
+            )
+        case CrossTaskSpec() | XTaskSpec():
+
+            def build_map(in_channels: int, wanted: dict[str, int]) -> nn.Module:
+                return build_network(_map_network(recipe.network, spec.map_width), wanted, in_channels=in_channels)
+
+            kinds: dict[str, type[DirectMap] | type[PerceptualMap] | type[XTask]] = {
+                "direct-map": DirectMap,
+                "perceptual-map": PerceptualMap,
+                "x-task": XTask,
+            }
+            return kinds[spec.kind](
+                network,
+                tasks,
+                build_map,
+                reduction=spec.reduction,
+                weight=spec.weight,
+                task_weights=recipe.task_weights,
+            )
+        case _:
+            raise RecipeError(f"method: {spec.name!r} is of your own making: pass the object to train(method=...)")
+
+
+def build_mapping(
+    spec: DenseNetworkSpec, channels: dict[str, int], codes: int | None, *, film_inputs: bool
+) -> MappingNetwork:
+    """The mapping into joint spaces whose output has the shape of the network's bottleneck."""
+    if isinstance(spec, ResNetASPPSpec):
+        return MappingNetwork(channels, codes=codes, width=spec.width, film_inputs=film_inputs, backbone="resnet")
+    return MappingNetwork(channels, codes=codes, width=spec.width, stages=spec.stages, film_inputs=film_inputs)
+
+
+def _map_network(spec: DenseNetworkSpec, width: float | None) -> SegNetSpec:
+    """Maps between tasks are SegNets, whatever the main network is."""
+    stages = 5 if isinstance(spec, ResNetASPPSpec) else spec.stages
+    return SegNetSpec(width=spec.width if width is None else width, stages=stages)
+
+
+def build_weighting(spec: WeightingSpec, tasks: tuple[str, ...]) -> Weighting | None:
+    """How the losses of the tasks are balanced; None for uniform."""
+    match spec:
+        case UncertaintySpec():
+            return Uncertainty(tasks, form=spec.form, initial=spec.initial)
+        case DWASpec():
+            return DWA(tasks, temperature=spec.temperature, interval=spec.interval)
+        case GradNormSpec():
+            return GradNorm(tasks, alpha=spec.alpha, learning_rate=spec.learning_rate)
+        case MGDASpec():
+            return MGDA(tasks, normalisation=spec.normalisation)
+        case _:
+            return None if spec.kind == "uniform" else Aggregated(tasks, spec.kind)
