@@ -76,6 +76,25 @@ def test_totals_are_as_close_to_the_ratio_as_any_choice_could_make_them(
     assert found == pytest.approx(best_by_trying_all(available, shares) if available.any() else 0, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("available", "ratio", "seed", "totals"),
+    [
+        (["1110", "0000", "0010", "1010", "0111", "1000"], (5, 9, 8, 9), 0, [1, 1, 2, 1]),
+        (["0011", "0010", "1100", "0100", "1001", "1001", "0100"], (3, 7, 3, 5), 34, [1, 3, 1, 2]),
+        (["1101", "1001", "1110", "0010", "0111"], (4, 6, 1, 2), 36, [1, 2, 1, 1]),
+        # Here a second image must not be passed on.
+        (["1010", "0110", "1100", "1011", "0110"], (7, 9, 7, 2), 122, [1, 2, 1, 1]),
+    ],
+)
+def test_images_are_passed_on_where_choosing_one_by_one_is_not_enough(
+    available: list[str], ratio: tuple[int, ...], seed: int, totals: list[int]
+) -> None:
+    table = np.array([[digit == "1" for digit in row] for row in available])
+    kept = partial_labels("ratio", ("a", "b", "c", "d"), table, ratio=ratio, seed=seed)
+    assert kept.sum(axis=0).tolist() == totals
+    np.testing.assert_array_equal(kept.sum(axis=1), table.any(axis=1))
+
+
 def test_nine_to_one_on_cityscapes_is_exact() -> None:
     kept = partial_labels("ratio", ("segmentation", "inverse_depth"), everything(2970, 2), ratio=(9, 1), seed=4)
     assert kept.sum(axis=0).tolist() == [2673, 297]

@@ -7,7 +7,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from skimage import morphology
 
-from isthmus.tasks.boundary_matching import boundary_counts, count_pairs, maxima_across, thin
+from isthmus.geometry.thinning import thin
+from isthmus.tasks.boundary_matching import boundary_counts, count_pairs, maxima_across
 
 HALF = np.array([0.5])
 

@@ -178,6 +178,8 @@ def evaluation_curves(
                 row=row,
                 col=column,
             )
+    for row in range(1, place(len(curves) - 1, per_row)[0]):
+        figure.update_xaxes(title_text="", row=row)  # the next row's titles may have two lines
     run_legend(figure, runs)
     mark_stages(figure, runs[0].stages, len(curves), per_row)
     figure.update_xaxes(range=[0, 1.02 * longest(runs)])

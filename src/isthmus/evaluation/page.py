@@ -63,8 +63,8 @@ def page_path(run: Run[Any], out: Path | None) -> Path:
 
 
 def run_labels(runs: Sequence[Run[Any]]) -> list[str]:
-    """A name for each run, as short as tells them apart: the recipe's, its seed, its folder."""
-    names = [run.recipe.name.rsplit("/", 1)[-1] for run in runs]
+    """A name for each run, as short as tells them apart: its method, its seed, its folder."""
+    names = [run.recipe.method_name for run in runs]
     for more in ([f"seed {run.recipe.seed}" for run in runs], [run.path.resolve().name for run in runs]):
         counts = Counter(names)
         names = [f"{name} ({extra})" if counts[name] > 1 else name for name, extra in zip(names, more)]

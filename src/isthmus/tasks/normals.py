@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from isthmus.tasks.dense import DenseTask
@@ -76,12 +75,14 @@ class Normals(DenseTask):
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors, dim=1, eps=SHORTEST)
+    # Several times faster over three channels than torch's norm along a dimension.
+    squared = vectors.square().sum(dim=1, keepdim=True)
+    return vectors / squared.clamp(min=SHORTEST**2).sqrt()
 
 
 def _degrees_between(a: Tensor, b: Tensor) -> Tensor:
     """Angles. The arc tangent is exact at 0 and 180 degrees, where the arc cosine loses half its digits."""
-    sine, cosine = torch.linalg.cross(a, b, dim=1).norm(dim=1), (a * b).sum(dim=1)
+    sine, cosine = torch.linalg.cross(a, b, dim=1).square().sum(dim=1).sqrt(), (a * b).sum(dim=1)
     undirected = (a == 0).all(dim=1)
     return torch.where(undirected, 90.0, torch.atan2(sine, cosine) * (180 / math.pi))
 

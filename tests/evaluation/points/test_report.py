@@ -291,11 +291,6 @@ class TestFigures:
         np.testing.assert_allclose(heat.z.sum(axis=0), 100)
         np.testing.assert_allclose(mean.y, np.array(scores).reshape(4, 100).mean(axis=1), atol=1e-12)
 
-    def test_running_mean_stays_within_a_stage(self) -> None:
-        values, stages = np.r_[np.zeros(60), np.ones(60)], np.array(["a"] * 60 + ["b"] * 60)
-        np.testing.assert_array_equal(figures._smooth(values, stages), values)
-        assert figures._smooth(np.arange(60.0), np.array(["a"] * 60))[0] == 1.0
-
     @pytest.mark.parametrize("count", [3, 10, 40])
     def test_every_class_has_a_colour_of_its_own(self, count: int) -> None:
         assert len(set(figures.class_colours(count))) == count

@@ -51,7 +51,7 @@ from isthmus.data.images import ImageSample
 from isthmus.data.readers.class_names import HUMAN_PARTS7, VOC21
 from isthmus.data.readers.mtan import block_parts, check_blocks
 from isthmus.errors import DataError
-from isthmus.tasks.boundary_matching import thin
+from isthmus.geometry.thinning import thin
 
 PERSON = 15
 

@@ -1,9 +1,9 @@
 """Articulated people in clothes, labelled by part of the body.
 
-A person stands on ``z = 0`` over the origin and faces ``-y``. Lengths of limbs are shares of the height after Drillis and
-Contini (1966), as tabled in Winter, "Biomechanics and motor control of human movement": thigh 0.245, shank 0.246, upper
-arm 0.186, forearm 0.146, shoulders at 0.818, hips at 0.53. Hands count as lower arms, feet and shoes as lower legs, hair
-and neck as head, a skirt as upper legs.
+A person stands on ``z = 0`` over the origin and faces ``-y``. Lengths of limbs are shares of the height close to those
+of Drillis and Contini (1966), as tabled in Winter, "Biomechanics and motor control of human movement": thigh 0.245,
+shank 0.246, upper arm 0.186, forearm 0.146, hips at 0.53, shoulders at 0.818. Hands count as lower arms, feet and shoes
+as lower legs, hair and neck as head, a skirt as upper legs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from isthmus.data.simulators import palette
+from isthmus.data.simulators.lowpoly import blob, limb
 from isthmus.data.simulators.render import Piece
 from isthmus.data.simulators.textures import Paint
-from isthmus.geometry.meshes import Mesh, Vector, ball, moved, ring, rotated, rotation, stack
+from isthmus.geometry.meshes import Mesh, Vector, moved, ring, rotated, rotation, stack
 
 BODY_PARTS = ("background", "head", "torso", "upper_arm", "lower_arm", "upper_leg", "lower_leg")
 
@@ -80,19 +81,6 @@ def riding(rng: np.random.Generator) -> Pose:
     return Pose(hips, knees, (62.0, 62.0), (12.0, 12.0), 9.0, float(rng.uniform(12, 32)))
 
 
-def limb(start: Vector, end: Vector, first: float, last: float, sides: int = 8) -> Mesh:
-    """Return a tapering bar with slightly rounded ends, ``first`` and ``last`` its radii."""
-    a, b = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
-    along = (b - a) / max(float(np.linalg.norm(b - a)), 1e-9)
-    across = np.cross(along, np.eye(3)[np.argmin(np.abs(along))])
-    across /= np.linalg.norm(across)
-    other = np.cross(along, across)
-    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)[:, None]
-    circle = across * np.cos(angle) + other * np.sin(angle)
-    steps = ((a - 0.4 * first * along, 0.7 * first), (a, first), (b, last), (b + 0.4 * last * along, 0.7 * last))
-    return stack([centre + radius * circle for centre, radius in steps])
-
-
 def _swung(vector: Vector, forward: float, outward: float = 0.0) -> np.ndarray:
     """Return a vector that hangs down, swung forward (to ``-y``) and outward (to ``+x``), degrees."""
     turned: np.ndarray = rotation(1, -outward) @ rotation(0, -forward) @ np.asarray(vector, dtype=np.float64)
@@ -132,24 +120,23 @@ def person(rng: np.random.Generator, label: int, pose: Pose | None = None, seat:
     hip = np.zeros(3)
     lowest = 0.0
     for side, angle, bend in ((1, pose.hips[0], pose.knees[0]), (-1, pose.hips[1], pose.knees[1])):
-        socket = hip + [side * 0.052 * broad, 0, 0]
+        socket = hip + np.array([side * 0.052 * broad, 0, 0])
         knee = socket + _swung([0, 0, -0.245 * tall], angle, side * 2)
         ankle = knee + _swung([0, 0, -0.235 * tall], angle - bend, side * 1)
         add(limb(socket, knee, 0.05 * broad, 0.036 * broad), _UPPER_LEG, bottom)
         add(limb(knee, ankle, 0.036 * broad, 0.026 * broad), _LOWER_LEG, skin if shorts or skirt else bottom)
-        foot = ball(0.055 * broad, 0.15 * tall, 0.05 * tall, 3)
-        toe = 0.5 * (angle - bend)
-        foot = rotated(moved(foot, (0, -0.035 * tall, -0.04 * tall)), 0, -toe)
+        foot = blob((0.055 * broad, 0.15 * tall, 0.05 * tall), (0, -0.035 * tall, -0.04 * tall), 6, 3, 0.6)
+        foot = rotated(foot, 0, -0.5 * (angle - bend))
         add(moved(foot, ankle), _LOWER_LEG, shoe)
         lowest = min(lowest, float(pieces[-1].mesh.vertices[:, 2].min()))
-    if skirt:
+    if skirt and seat is None:
         hem = rng.uniform(0.15, 0.4) * tall
         outline = ((0.17, 0.06 * tall), (0.22, -0.05 * tall), (0.3, -hem))
-        rings = [ring(w * broad, w * 0.75 * broad, z, segments=12) for w, z in outline]
+        rings = [ring(w * broad, w * 0.75 * broad, z, segments=10) for w, z in outline]
         add(stack(rings), _UPPER_LEG, top if rng.random() < 0.4 else bottom)
     shoulder = 0.288 * tall
     sections = ((0.17, 0.12, -0.03), (0.18, 0.125, 0.05), (0.16, 0.115, 0.4), (0.19, 0.13, 0.75), (0.2, 0.1, 0.96))
-    trunk = [ring(w * broad, d * broad, z * shoulder, 2.6, 12) for w, d, z in (*sections, (0.07, 0.07, 1.08))]
+    trunk = [ring(w * broad, d * broad, z * shoulder, 2.6, 10) for w, d, z in (*sections, (0.07, 0.07, 1.08))]
     add(rotated(stack(trunk), 0, pose.lean), _TORSO, top)
     lean = rotation(0, pose.lean)
     for side, angle, bend in ((1, pose.shoulders[0], pose.elbows[0]), (-1, pose.shoulders[1], pose.elbows[1])):
@@ -162,14 +149,15 @@ def person(rng: np.random.Generator, label: int, pose: Pose | None = None, seat:
         add(limb(elbow, wrist, 0.025 * broad, 0.018 * broad), _LOWER_ARM, sleeve)
         add(limb(wrist, hand, 0.02 * broad, 0.016 * broad, 6), _LOWER_ARM, skin)
     neck = lean @ [0, 0, shoulder]
-    add(limb(neck, neck + [0, -0.01 * tall, 0.06 * tall], 0.032 * broad, 0.03 * broad, 6), _HEAD, skin)
+    add(limb(neck, neck + np.array([0, -0.01 * tall, 0.06 * tall]), 0.032 * broad, 0.03 * broad, 6), _HEAD, skin)
     size = 0.13 * max(tall, 1.45)
     crown = neck + np.array([0, -0.012 * tall, 0.035 * tall])
-    add(moved(ball(0.72 * size, 0.85 * size, size), crown), _HEAD, skin)
+    add(blob((0.72 * size, 0.85 * size, size), crown), _HEAD, skin)
     if rng.random() < 0.92:
-        cap = moved(ball(0.8 * size, 0.88 * size, 0.72 * size), crown + np.array([0, 0.07 * size, 0.33 * size]))
+        cap = blob((0.8 * size, 0.88 * size, 0.72 * size), crown + np.array([0, 0.07 * size, 0.33 * size]))
         add(cap, _HEAD, palette.bright(rng) if rng.random() < 0.2 else hair)
         if rng.random() < 0.3:
-            add(moved(ball(0.75 * size, 0.4 * size, 1.1 * size), crown + np.array([0, 0.28 * size, -0.25 * size])), _HEAD, hair)
+            mane = crown + np.array([0, 0.28 * size, -0.25 * size])
+            add(blob((0.75 * size, 0.4 * size, 1.1 * size), mane), _HEAD, hair)
     lift = -lowest if seat is None else seat
     return [piece._replace(mesh=moved(piece.mesh, (0, 0, lift))) for piece in pieces]

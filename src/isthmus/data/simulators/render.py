@@ -171,12 +171,11 @@ class Scene:
     """
 
     def __init__(self, pieces: Sequence[Piece], plain: bool = False) -> None:
-        corners = [piece.mesh.vertices[piece.mesh.faces] for piece in pieces]
-        triangles = np.concatenate(corners)
+        triangles = np.concatenate([piece.mesh.vertices[piece.mesh.faces] for piece in pieces])
         normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
         length = np.linalg.norm(normal, axis=1, keepdims=True)
         sound = length[:, 0] > 1e-12
-        owner = np.repeat(np.arange(len(pieces)), [len(c) for c in corners])[sound]
+        owner = np.repeat(np.arange(len(pieces)), [len(piece.mesh.faces) for piece in pieces])[sound]
         triangles = triangles[sound]
         self._normal = normal[sound] / length[sound]
         self._owner = owner
@@ -191,9 +190,11 @@ class Scene:
         self._origin = np.array([piece.origin for piece in pieces], dtype=np.float64)
         yaw = np.radians([piece.yaw for piece in pieces])
         self._cos, self._sin = np.cos(yaw), np.sin(yaw)
-        boxes = [self._own_frame(piece.mesh.vertices - self._origin[i], i) for i, piece in enumerate(pieces)]
-        self._low = np.array([b.min(axis=0) for b in boxes])
-        self._high = np.array([b.max(axis=0) for b in boxes])
+        count = [len(piece.mesh.vertices) for piece in pieces]
+        whose, start = np.repeat(np.arange(len(pieces)), count), np.cumsum([0, *count[:-1]])
+        vertices = np.concatenate([piece.mesh.vertices for piece in pieces])
+        own = self._own_frame(vertices - self._origin[whose], whose)
+        self._low, self._high = np.minimum.reduceat(own, start), np.maximum.reduceat(own, start)
         self._gloss = np.array([paint.gloss for paint in self._paints])
         self._glow = np.array([paint.glow for paint in self._paints])
 

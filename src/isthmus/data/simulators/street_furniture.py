@@ -1,7 +1,8 @@
 """What lines a street: buildings, walls, poles with signs and lights, trees and hedges.
 
 Classes are the seven categories of Cityscapes: what is built is construction, what stands on a pole is an object, what
-grows is nature. Everything stands on ``z = 0``; buildings have their street front in the plane ``y = 0``, facing ``-y``.
+grows is nature. Everything stands on ``z = 0``; buildings have their street front in the plane ``y = 0``,
+facing ``-y``.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from isthmus.data.simulators import palette
-from isthmus.data.simulators.people import limb
+from isthmus.data.simulators.lowpoly import blob, limb
 from isthmus.data.simulators.render import Piece
 from isthmus.data.simulators.textures import Paint
-from isthmus.geometry.meshes import Mesh, arch, ball, box, cylinder, grid, moved, rotated, tube, turned
+from isthmus.geometry.meshes import Mesh, arch, box, cylinder, grid, moved, rotated, tube, turned
 
 CITYSCAPES7 = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
 
@@ -28,7 +29,9 @@ def _masonry(rng: np.random.Generator) -> Paint:
     """Plaster, brick, stone or concrete."""
     kind = rng.random()
     if kind < 0.5:
-        base = palette.colour(rng.choice([0.08, 0.11, 0.13, rng.random()]), rng.uniform(0.03, 0.45), rng.uniform(0.5, 0.95))
+        base = palette.colour(
+            rng.choice([0.08, 0.11, 0.13, rng.random()]), rng.uniform(0.03, 0.45), rng.uniform(0.5, 0.95)
+        )
         return Paint(base, palette.shade(base, 0.8), "clouds", rng.uniform(0.5, 3.0))
     base = palette.colour(rng.uniform(0.0, 0.1), rng.uniform(0.15, 0.6), rng.uniform(0.3, 0.7))
     if kind < 0.75:
@@ -39,7 +42,10 @@ def _masonry(rng: np.random.Generator) -> Paint:
 
 def building(width: float, rng: np.random.Generator) -> Thing:
     """Return a house or block ``width`` metres wide, 8 to 12 m deep, with one to eight storeys."""
-    storey, floors = rng.uniform(2.8, 3.6), int(rng.choice([1, 2, 3, 4, 5, 6, 8], p=[0.06, 0.2, 0.22, 0.2, 0.16, 0.1, 0.06]))
+    storey, floors = (
+        rng.uniform(2.8, 3.6),
+        int(rng.choice([1, 2, 3, 4, 5, 6, 8], p=[0.06, 0.2, 0.22, 0.2, 0.16, 0.1, 0.06])),
+    )
     deep, base = rng.uniform(8, 12), rng.uniform(0.2, 0.6)
     height = floors * storey + base + rng.uniform(0.2, 0.8)
     body = _masonry(rng)
@@ -85,7 +91,14 @@ def building(width: float, rng: np.random.Generator) -> Thing:
         add(box(width * 0.94, 0.2, 0.5, 0, -0.06, storey * 0.8), sign)
         if rng.random() < 0.5:
             awning = Mesh(
-                np.array([[-width * 0.45, 0, storey * 0.8], [width * 0.45, 0, storey * 0.8], [width * 0.45, -1.3, storey * 0.64], [-width * 0.45, -1.3, storey * 0.64]]),
+                np.array(
+                    [
+                        [-width * 0.45, 0, storey * 0.8],
+                        [width * 0.45, 0, storey * 0.8],
+                        [width * 0.45, -1.3, storey * 0.64],
+                        [-width * 0.45, -1.3, storey * 0.64],
+                    ]
+                ),
                 np.array([[0, 1, 2], [0, 2, 3]]),
             )
             add(awning, palette.cloth(rng)._replace(pattern="stripes", period=0.6))
@@ -95,10 +108,14 @@ def building(width: float, rng: np.random.Generator) -> Thing:
         add(box(1.5, 0.12, 2.45, x, -0.02, 0.0), trim)
     if rng.random() < 0.6:
         add(box(width + 0.2, 0.35, 0.25, 0, -0.05, base + storey * (1 if floors > 1 else 0.9) - 0.2), trim)
-    roof = Paint(palette.colour(rng.choice([0.02, 0.05, 0.6]), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.55)), mottle=0.15)
+    roof = Paint(
+        palette.colour(rng.choice([0.02, 0.05, 0.6]), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.55)), mottle=0.15
+    )
     if rng.random() < 0.5 and floors < 6:
         top, out = height + rng.uniform(1.5, 4.0), 0.4
-        ends = [np.array([[x, -out, height], [x, deep / 2, top], [x, deep + out, height]]) for x in (-width / 2, width / 2)]
+        ends = [
+            np.array([[x, -out, height], [x, deep / 2, top], [x, deep + out, height]]) for x in (-width / 2, width / 2)
+        ]
         add(grid(np.stack(ends)), roof)
         add(Mesh(np.concatenate(ends), np.array([[0, 1, 2], [3, 4, 5]])), body)
         if rng.random() < 0.6:
@@ -127,7 +144,7 @@ def hedge(length: float, rng: np.random.Generator) -> Thing:
     x, pieces = -length / 2 + 0.4, []
     while x < length / 2 - 0.3:
         size = rng.uniform(0.6, 1.7)
-        pieces.append(Piece(ball(size * 1.2, size, size, 2.3, x, 0.5, -0.1), label("nature"), leaf))
+        pieces.append(Piece(blob((size * 1.2, size, size), (x, 0.5, -0.1), 10, 5), label("nature"), leaf))
         x += size * rng.uniform(0.6, 1.1)
     return pieces
 
@@ -149,7 +166,12 @@ def tree(rng: np.random.Generator) -> Thing:
     trunk = limb((0, 0, -0.1), (rng.normal() * 0.1, rng.normal() * 0.1, height * 0.6), radius, radius * 0.5, 7)
     pieces = [Piece(trunk, label("nature"), bark)]
     if kind < 0.15:
-        profile = [(height * 0.2, clear * 0.6), (height * 0.13, height * 0.5), (height * 0.05, height * 0.85), (0.02, height)]
+        profile = [
+            (height * 0.2, clear * 0.6),
+            (height * 0.13, height * 0.5),
+            (height * 0.05, height * 0.85),
+            (0.02, height),
+        ]
         pieces.append(Piece(turned(profile, 10), label("nature"), leaf))
         return pieces
     wide = height * (rng.uniform(0.15, 0.22) if kind < 0.28 else rng.uniform(0.42, 0.7))
@@ -157,11 +179,13 @@ def tree(rng: np.random.Generator) -> Thing:
         size = wide * rng.uniform(0.45, 0.8)
         x, y = rng.normal(size=2) * wide * 0.24
         z = clear + rng.uniform(0, 1) * (height - clear - size * 0.7)
-        crown = ball(size, size * rng.uniform(0.8, 1.1), size * rng.uniform(0.7, 1.1), 2.2, x, y, z)
-        # A crown is not a sphere: push its vertices about.
-        rough = 1 + 0.12 * rng.normal(size=(len(crown.vertices), 1))
-        middle = crown.vertices.mean(axis=0)
-        pieces.append(Piece(Mesh(middle + (crown.vertices - middle) * rough, crown.faces), label("nature"), leaf))
+        crown = blob((size, size * rng.uniform(0.8, 1.1), size * rng.uniform(0.7, 1.1)), (x, y, z), 9, 5)
+        # A crown is not a sphere: push its vertices about, but not the poles, which many share.
+        middle = (crown.vertices.min(axis=0) + crown.vertices.max(axis=0)) / 2
+        rough = 1 + 0.13 * rng.normal(size=(len(crown.vertices), 1))
+        rough[:9] = rough[-9:] = 1.0
+        leaves = Mesh(middle + (crown.vertices - middle) * rough, crown.faces)
+        pieces.append(Piece(leaves, label("nature"), leaf))
     return pieces
 
 
@@ -189,17 +213,27 @@ def sign(rng: np.random.Generator) -> Thing:
         if rng.random() < 0.3:
             rim, face = (blue, blue) if kind == 0 else (red, yellow)
         for scale, lift, paint in ((1.0, 0.0, rim), (0.76, 0.02, face)):
-            plate = turned([(size * scale * (0.5 if sides == 20 else 0.62), 0), (size * scale * (0.5 if sides == 20 else 0.62), 0.025)], sides)
+            plate = turned(
+                [
+                    (size * scale * (0.5 if sides == 20 else 0.62), 0),
+                    (size * scale * (0.5 if sides == 20 else 0.62), 0.025),
+                ],
+                sides,
+            )
             plate = rotated(plate, 2, 0 if sides == 20 else 30)
             parts.append((moved(rotated(plate, 0, 90), (0, -0.05 - lift, height + 0.35)), Paint(paint, mottle=0.02)))
         if rng.random() < 0.7:
             parts.append((box(size * 0.45, 0.02, size * 0.1, 0, -0.1, height + 0.32), Paint((0.02, 0.02, 0.02))))
     elif kind == 2:
-        parts.append((box(size, 0.03, size, 0, -0.06, height), Paint(blue if rng.random() < 0.7 else yellow, mottle=0.02)))
+        parts.append(
+            (box(size, 0.03, size, 0, -0.06, height), Paint(blue if rng.random() < 0.7 else yellow, mottle=0.02))
+        )
         parts.append((box(size * 0.5, 0.02, size * 0.5, 0, -0.085, height + size * 0.25), Paint(white)))
     elif kind == 3:
         wide = rng.uniform(1.0, 2.0)
-        parts.append((box(wide, 0.04, wide * 0.5, 0, -0.06, height), Paint(blue if rng.random() < 0.5 else (0.02, 0.25, 0.1))))
+        parts.append(
+            (box(wide, 0.04, wide * 0.5, 0, -0.06, height), Paint(blue if rng.random() < 0.5 else (0.02, 0.25, 0.1)))
+        )
         for i in range(2):
             parts.append((box(wide * 0.6, 0.02, 0.09, -0.1 * wide, -0.09, height + 0.12 + 0.25 * i), Paint(white)))
     else:
@@ -223,7 +257,9 @@ def traffic_light(rng: np.random.Generator) -> Thing:
         parts.append((box(0.34, 0.25, 0.98, x, -0.16, z), black))
         for i, colour in enumerate(((0.8, 0.03, 0.02), (0.8, 0.45, 0.02), (0.05, 0.7, 0.25))):
             disc = moved(rotated(cylinder(0.11, 0.03), 0, 90), (x, -0.28, z + 0.8 - 0.31 * i))
-            parts.append((disc, Paint(colour if i == lit else palette.shade(colour, 0.12), glow=2.5 if i == lit else 0.0)))
+            parts.append(
+                (disc, Paint(colour if i == lit else palette.shade(colour, 0.12), glow=2.5 if i == lit else 0.0))
+            )
     return [Piece(mesh, label("object"), p) for mesh, p in parts]
 
 

@@ -31,16 +31,28 @@ class Paint(NamedTuple):
     mottle: float = 0.06
 
 
+# Odd factors that spread the bits of a lattice's coordinates and of a key.
+_X, _Y, _KEY = np.uint32(374761393), np.uint32(668265263), np.uint32(2246822519)
+
+
 def scattered(x: np.ndarray, y: np.ndarray, key: np.ndarray | int) -> np.ndarray:
     """Return a number in [0, 1) for every cell ``(x, y)`` of a lattice, (n,) float64, unrelated to its neighbours'."""
-    with np.errstate(over="ignore"):
-        h = x.astype(np.int64).astype(np.uint32) * np.uint32(374761393)
-        h += y.astype(np.int64).astype(np.uint32) * np.uint32(668265263)
-        h += np.asarray(key, dtype=np.int64).astype(np.uint32) * np.uint32(2246822519)
-        h = (h ^ (h >> np.uint32(13))) * np.uint32(1274126177)
-        h = (h ^ (h >> np.uint32(15))) * np.uint32(2654435761)
-        h ^= h >> np.uint32(16)
-    return h.astype(np.float64) / 2**32
+    return _number(_bits(x) * _X + _bits(y) * _Y + _bits(np.asarray(key)) * _KEY)
+
+
+def _bits(whole: np.ndarray) -> np.ndarray:
+    """Return whole numbers modulo 2^32."""
+    bits: np.ndarray = whole.astype(np.int64).astype(np.uint32)
+    return bits
+
+
+def _number(h: np.ndarray) -> np.ndarray:
+    """Return a number in [0, 1) for 32 bits: all of them mixed, as in murmur3's last step."""
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(1274126177)
+    h = (h ^ (h >> np.uint32(15))) * np.uint32(2654435761)
+    h ^= h >> np.uint32(16)
+    number: np.ndarray = h.astype(np.float64) / 2**32
+    return number
 
 
 def smooth_noise(u: np.ndarray, v: np.ndarray, key: np.ndarray | int) -> np.ndarray:
@@ -48,8 +60,11 @@ def smooth_noise(u: np.ndarray, v: np.ndarray, key: np.ndarray | int) -> np.ndar
     x, y = np.floor(u), np.floor(v)
     a, b = u - x, v - y
     a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
-    low = scattered(x, y, key) * (1 - a) + scattered(x + 1, y, key) * a
-    high = scattered(x, y + 1, key) * (1 - a) + scattered(x + 1, y + 1, key) * a
+    # The four corners' hashes share their summands.
+    left = _bits(x) * _X + _bits(y) * _Y + _bits(np.asarray(key)) * _KEY
+    right = left + _X
+    low = _number(left) * (1 - a) + _number(right) * a
+    high = _number(left + _Y) * (1 - a) + _number(right + _Y) * a
     noise: np.ndarray = low * (1 - b) + high * b
     return noise
 

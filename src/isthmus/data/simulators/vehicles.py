@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from isthmus.data.simulators import palette
-from isthmus.data.simulators.people import limb
+from isthmus.data.simulators.lowpoly import limb
 from isthmus.data.simulators.render import Piece
 from isthmus.data.simulators.textures import Paint
-from isthmus.geometry.meshes import Mesh, box, cylinder, moved, ring, rotated, stack, tube
+from isthmus.geometry.meshes import Mesh, box, moved, ring, rotated, stack, tube, turned
 
 GLASS = Paint((0.02, 0.025, 0.03), gloss=0.8, mottle=0.02)
 RUBBER = Paint((0.012, 0.012, 0.012), mottle=0.1)
@@ -37,13 +37,14 @@ def _lofted(stations: list[tuple[float, float, float, float]], power: float = 6.
 
 
 def _wheels(width: float, axles: list[float], radius: float) -> list[tuple[Mesh, Paint]]:
+    """Return a wheel at both ends of every axle, each a dark disc with a bright one before it."""
+    tyre = rotated(moved(turned([(radius, 0), (radius, 0.2)], 12), (0, 0, -0.1)), 1, 90)
+    hub = rotated(moved(turned([(radius * 0.6, 0), (radius * 0.6, 0.22)], 8), (0, 0, -0.11)), 1, 90)
     found = []
     for y in axles:
         for side in (-1, 1):
-            wheel = rotated(moved(cylinder(radius, 0.2), (0, 0, -0.1)), 1, 90)
-            found.append((moved(wheel, (side * (width / 2 - 0.09), y, radius)), RUBBER))
-            hub = rotated(moved(cylinder(radius * 0.6, 0.21), (0, 0, -0.105)), 1, 90)
-            found.append((moved(hub, (side * (width / 2 - 0.088), y, radius)), HUB))
+            place = (side * (width / 2 - 0.09), y, radius)
+            found += [(moved(tyre, place), RUBBER), (moved(hub, place), HUB)]
     return found
 
 
@@ -81,10 +82,13 @@ def car(rng: np.random.Generator) -> list[tuple[Mesh, Paint]]:
     cabin, middle = rear - front, (rear + front) / 2
     roof = cabin * rng.uniform(0.56, 0.68)
     at = middle + (0.06 if kind == 0 else 0.02) * length
-    lower = ring(width * 0.95, cabin, belt - 0.03, 12, 20) + [0, middle, 0]
-    upper = ring(width * 0.76, roof, height - 0.04, 8, 20) + [0, at, 0]
+    lower = ring(width * 0.95, cabin, belt - 0.03, 12, 20) + np.array([0, middle, 0])
+    upper = ring(width * 0.76, roof, height - 0.04, 8, 20) + np.array([0, at, 0])
     parts.append((stack([lower, upper]), GLASS))
-    cap = [ring(width * s, roof * r, z, 6, 20) + [0, at, 0] for s, r, z in ((0.78, 1.03, height - 0.06), (0.72, 0.94, height))]
+    cap = [
+        ring(width * s, roof * r, z, 6, 20) + np.array([0, at, 0])
+        for s, r, z in ((0.78, 1.03, height - 0.06), (0.72, 0.94, height))
+    ]
     parts.append((stack(cap), coat))
     for side in (-1, 1):
         for y0, y1 in ((front + 0.04, at - roof / 2), (middle + 0.05 * length, at), (rear - 0.04, at + roof / 2)):
@@ -126,7 +130,12 @@ def bus(rng: np.random.Generator) -> list[tuple[Mesh, Paint]]:
     """A city bus with bands of windows."""
     length, width, height = rng.uniform(9, 12), 2.5, rng.uniform(2.9, 3.2)
     half, low, coat = length / 2, 0.32, _coat(rng)
-    body = [(-half, 2.35, low, height - 0.1), (-half + 0.2, 2.5, low, height), (half - 0.2, 2.5, low, height), (half, 2.35, low, height - 0.1)]
+    body = [
+        (-half, 2.35, low, height - 0.1),
+        (-half + 0.2, 2.5, low, height),
+        (half - 0.2, 2.5, low, height),
+        (half, 2.35, low, height - 0.1),
+    ]
     parts = [(_lofted(body, 14.0), coat)]
     parts.append((box(width - 0.2, 0.06, height * 0.45, 0, -half - 0.01, height * 0.42), GLASS))
     parts.append((box(width * 0.7, 0.05, 0.22, 0, -half - 0.02, height * 0.89), Paint((0.9, 0.55, 0.05), glow=0.4)))
@@ -147,7 +156,12 @@ def lorry(rng: np.random.Generator) -> list[tuple[Mesh, Paint]]:
     """A cab and a box or a flat bed behind it."""
     length, width, height = rng.uniform(6.0, 8.5), 2.4, rng.uniform(2.8, 3.4)
     half, coat = length / 2, _coat(rng)
-    cab = [(-half, 2.1, 0.45, 2.0), (-half + 0.15, 2.3, 0.4, 2.3), (-half + 1.7, 2.3, 0.4, 2.4), (-half + 1.75, 2.2, 0.5, 2.3)]
+    cab = [
+        (-half, 2.1, 0.45, 2.0),
+        (-half + 0.15, 2.3, 0.4, 2.3),
+        (-half + 1.7, 2.3, 0.4, 2.4),
+        (-half + 1.75, 2.2, 0.5, 2.3),
+    ]
     parts = [(_lofted(cab, 10.0), coat)]
     parts.append((box(2.0, 0.05, 0.75, 0, -half, 1.3), GLASS))
     for side in (-1, 1):
@@ -166,8 +180,21 @@ def bicycle(rng: np.random.Generator) -> list[tuple[Mesh, Paint]]:
     for y in (-0.52, 0.52):
         rim = np.stack([np.zeros(17), y + 0.33 * np.cos(angle), 0.34 + 0.33 * np.sin(angle)], axis=1)
         parts.append((tube(rim, 0.022, 5), RUBBER))
-    joints = {"head": (0, -0.36, 0.85), "crank": (0, 0.02, 0.3), "seat": (0, 0.18, 0.93), "back": (0, 0.52, 0.34), "fork": (0, -0.52, 0.34)}
-    for a, b in (("head", "crank"), ("head", "seat"), ("crank", "seat"), ("crank", "back"), ("seat", "back"), ("head", "fork")):
+    joints = {
+        "head": (0, -0.36, 0.85),
+        "crank": (0, 0.02, 0.3),
+        "seat": (0, 0.18, 0.93),
+        "back": (0, 0.52, 0.34),
+        "fork": (0, -0.52, 0.34),
+    }
+    for a, b in (
+        ("head", "crank"),
+        ("head", "seat"),
+        ("crank", "seat"),
+        ("crank", "back"),
+        ("seat", "back"),
+        ("head", "fork"),
+    ):
         parts.append((limb(joints[a], joints[b], 0.02, 0.02, 5), coat))
     parts.append((limb((-0.28, -0.4, 1.02), (0.28, -0.4, 1.02), 0.016, 0.016, 5), RUBBER))
     parts.append((limb((0, -0.36, 0.85), (0, -0.4, 1.02), 0.016, 0.016, 5), coat))
@@ -180,4 +207,3 @@ def vehicle(rng: np.random.Generator, label: int, large: bool = True) -> list[Pi
     makers, shares = [car, van, bus, lorry], [0.72, 0.14, 0.08, 0.06]
     maker = makers[int(rng.choice(4, p=shares))] if large else makers[int(rng.choice(2, p=[0.85, 0.15]))]
     return [Piece(mesh, label, paint) for mesh, paint in maker(rng)]
-

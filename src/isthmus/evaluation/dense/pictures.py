@@ -155,7 +155,7 @@ class Look:
     def scale(self, shares: np.ndarray) -> np.ndarray:
         """Colours at shares in [0, 1] of the way from ``low`` to ``high``. Shape: ``(...)`` to ``(..., 3)`` uint8."""
         name = "gray" if not has_errors(self.task) else "viridis_r" if self.task.name == "depth" else "viridis"
-        return _mapped(shares, name)
+        return colour_map(shares, name)
 
     def picture(self, values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
         """A map of the task as a picture. Shape: ``(H, W[, 3])`` and ``(H, W)`` bool to ``(H, W, 3)`` uint8."""
@@ -190,7 +190,7 @@ def error_picture(found: np.ndarray, high: float, valid: np.ndarray | None = Non
 
 def error_scale(shares: np.ndarray) -> np.ndarray:
     """Colours of errors at shares in [0, 1] of the largest. Shape: ``(...)`` to ``(..., 3)`` uint8."""
-    return _mapped(shares, "inferno")
+    return colour_map(shares, "inferno")
 
 
 def hatched(rgb: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -200,7 +200,8 @@ def hatched(rgb: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid[..., None], rgb, stripes)
 
 
-def _mapped(shares: np.ndarray, name: str) -> np.ndarray:
+def colour_map(shares: np.ndarray, name: str) -> np.ndarray:
+    """Colours of one of matplotlib's maps at shares in [0, 1]. Shape: ``(...)`` to ``(..., 3)`` uint8."""
     place = np.rint(np.nan_to_num(shares, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
     return _table(name)[place]
 

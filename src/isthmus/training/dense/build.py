@@ -50,6 +50,7 @@ from isthmus.training.dense.recipe import (
     DenseRecipe,
     DWASpec,
     GradNormSpec,
+    ImageAugmentSpec,
     ImageDataSpec,
     ImageFolderSpec,
     LabelsSpec,
@@ -127,7 +128,8 @@ def carried_labels(spec: LabelsSpec, store: ImageStore, tasks: tuple[str, ...]) 
     if spec.setting == "file":
         assert spec.file is not None
         names = [store.names[row] for row in learnt]
-        present[learnt] &= read_partial_labels(spec.file, names, tasks, known=store.names)
+        known = [*store.names, *(skipped.name for skipped in store.skipped)]
+        present[learnt] &= read_partial_labels(spec.file, names, tasks, known=known)
     else:
         for part in ("train", "val"):
             rows = store.indices(part)
@@ -155,9 +157,9 @@ def build_network(spec: DenseNetworkSpec, channels: dict[str, int], *, in_channe
             )
 
 
-def build_augment(recipe: DenseRecipe) -> ImageAugment:
-    """Training augmentation; also what makes second views."""
-    return ImageAugment(**recipe.augment.model_dump())
+def build_augment(spec: ImageAugmentSpec) -> ImageAugment:
+    """Training augmentation, or what makes second views."""
+    return ImageAugment(**spec.model_dump())
 
 
 def build_method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
@@ -175,7 +177,7 @@ def _method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
     if isinstance(spec, SingleTaskSpec):
         return SingleTask(lambda wanted: build_network(recipe.network, wanted), tasks)
     network = build_network(recipe.network, channels)
-    augment = build_augment(recipe)
+    views = build_augment(recipe.views)
     match spec:
         case MultiTaskSpec():
             return MultiTask(network, tasks, reduction=spec.reduction, task_weights=recipe.task_weights)
@@ -183,7 +185,7 @@ def _method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
             return SemiSupervised(
                 network,
                 tasks,
-                augment,
+                views,
                 reduction=spec.reduction,
                 weight=spec.weight,
                 task_weights=recipe.task_weights,
@@ -195,7 +197,7 @@ def _method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
                 network,
                 tasks,
                 build_mapping(recipe.network, channels, codes, film_inputs=spec.film_inputs),
-                augment,
+                views,
                 options,
                 reduction=spec.reduction,
                 task_weights=recipe.task_weights,

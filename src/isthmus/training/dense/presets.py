@@ -140,7 +140,7 @@ def dense(row: str, name: str, fields: dict[str, Any]) -> DenseRecipe:
 def rooms(labels: str) -> dict[str, Any]:
     """Simulated rooms, three tasks, a narrow SegNet: minutes on a laptop."""
     return {
-        "source": ImageDomainSpec(data=RoomsSpec(), labels=LABELS[labels], size=(48, 64)),
+        "source": ImageDomainSpec(data=RoomsSpec(), labels=LABELS[labels], size=(30, 40)),
         "tasks": ("segmentation", "depth", "normals"),
         **SMALL,
     }
@@ -150,7 +150,7 @@ def streets(labels: str) -> dict[str, Any]:
     """Simulated streets: PASCAL's five tasks, or Cityscapes' two where the labels are imbalanced."""
     five = ("segmentation", "parts", "normals", "saliency", "edges")
     return {
-        "source": ImageDomainSpec(data=StreetsSpec(), labels=LABELS[labels], size=(48, 64)),
+        "source": ImageDomainSpec(data=StreetsSpec(), labels=LABELS[labels], size=(30, 40)),
         "tasks": ("segmentation", "inverse_depth") if "to" in labels else five,
         "measure_test": "always" if "to" in labels else "chosen",
         **SMALL,
@@ -158,15 +158,16 @@ def streets(labels: str) -> dict[str, Any]:
 
 
 SMALL: dict[str, Any] = {
-    "augment": ImageAugmentSpec(),
+    "augment": ImageAugmentSpec(scales=(1.0,)),
     "network": SegNetSpec(width=0.25, stages=3),
     "batch_size": 8,
-    "stages": (StageSpec(steps=900, learning_rate=1e-3, weight_decay=0.0),),
+    "stages": (StageSpec(steps=1000, learning_rate=4e-3, weight_decay=0.0, schedule="onecycle"),),
     "log_every": 20,
-    "evaluate_every": 150,
-    "checkpoint_every": 150,
+    "evaluate_every": 200,
+    "checkpoint_every": 200,
 }
-"""For tables on two CPU cores."""
+"""For tables on two CPU cores: a quarter of the channels, flips only. Rate, schedule and augmentation were chosen by the
+validation scores of vanilla multi-task learning on simulated rooms with one label, once, for all methods."""
 
 
 def views(fold: int, labels: str) -> dict[str, Any]:
@@ -178,7 +179,10 @@ def views(fold: int, labels: str) -> dict[str, Any]:
         "source": ImageDomainSpec(data=data, labels=LABELS[labels]),
         "tasks": ("segmentation", "depth", "normals"),
         "counted_classes": VIEWS_CLASSES,
-        "stages": (StageSpec(steps=600, learning_rate=1e-3, weight_decay=0.0),),
+        "network": SegNetSpec(width=0.125, stages=3),
+        "batch_size": 4,
+        "stages": (StageSpec(steps=400, learning_rate=4e-3, weight_decay=0.0, schedule="onecycle"),),
+        "evaluate_every": 100,
     }
 
 

@@ -62,7 +62,7 @@ class DenseProblem(Problem):
 
     def streams(self, method: Method) -> dict[str, BatchStream]:
         """The training part."""
-        rows, augment = self.source.indices("train"), build_augment(self.recipe)
+        rows, augment = self.source.indices("train"), build_augment(self.recipe.augment)
         return {"source": ImageStream("source", self.source, rows, self.recipe.batch_size, augment, self.present)}
 
     def monitor(self, run: Run) -> DenseMonitor:

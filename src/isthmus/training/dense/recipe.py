@@ -283,6 +283,8 @@ class DenseRecipe(Recipe):
     tasks: tuple[str, ...] = ()
     """Those of the data set that are learnt, in the order of tables; all by default."""
     augment: ImageAugmentSpec = ImageAugmentSpec()
+    views: ImageAugmentSpec = ImageAugmentSpec()
+    """How a method makes a second view of an augmented image (semi-supervised, mtpsl with ``second_view``)."""
     network: DenseNetworkSpec = SegNetSpec()
     method: DenseMethodSpec
     task_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

@@ -1,0 +1,497 @@
+"""One self-contained HTML page of a run of dense predictions: what it reached, on which classes, and how it looks.
+
+The page needs no network. Everything on it is worked out from the run folder and the prepared images, so that the same
+run gives the same page; the only thing written is the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from isthmus.data.clouds import PARTS
+from isthmus.data.image_stream import read_batch
+from isthmus.errors import RunError
+from isthmus.evaluation.dense import figures, gallery
+from isthmus.evaluation.dense.compare import significant
+from isthmus.evaluation.dense.evaluate import class_scores
+from isthmus.evaluation.dense.figures import Evaluation, Shown
+from isthmus.evaluation.dense.gallery import Pick, Predictor, address, only, picks, shared_tasks
+from isthmus.evaluation.dense.joint_space import JointMaps, joint_space_maps
+from isthmus.evaluation.dense.pictures import Look, colour_map, label_values, pixel_values
+from isthmus.evaluation.dense.preview import title
+from isthmus.evaluation.dense.scores import (
+    COLUMNS,
+    NOT_USABLE,
+    Column,
+    Measured,
+    mean_relative_gain,
+    score_gain,
+    select,
+)
+from isthmus.evaluation.figures import class_gains as class_gains_figure
+from isthmus.evaluation.figures import loss_curves, run_colours, signed
+from isthmus.evaluation.load import load_method
+from isthmus.evaluation.page import (
+    LISTED,
+    NAN,
+    Section,
+    by_chance,
+    check_finished,
+    figure_html,
+    gain_cells,
+    hurt_and_helped,
+    logged_losses,
+    page_path,
+    percent,
+    recipe_section,
+    render,
+    run_labels,
+)
+from isthmus.evaluation.statistics import Interval
+from isthmus.methods.base import Method
+from isthmus.methods.mtpsl import MTPSL
+from isthmus.tasks.dense import DenseTask
+from isthmus.training.dense.monitor import headlines
+from isthmus.training.dense.problem import DenseProblem
+from isthmus.training.dense.recipe import DenseRecipe, DenseRun
+from isthmus.training.recipe import Rule
+from isthmus.training.run import read_arrays, write_atomically
+
+GALLERY_RUNS = 4
+"""Only the first runs are in the gallery: beyond them its pictures are too small, and the page too large."""
+JOINT_IMAGES = 2
+
+LOSSES_NOTE = (
+    " Single tasks average over the images that carry the label, the other methods over all images of a batch, so that "
+    "their levels cannot be compared."
+)
+
+METHODS = {
+    "single-task": "A network of its own for every task",
+    "multi-task": "One network for all tasks, trained on the labels there are",
+    "semi-supervised": "One network for all tasks, with consistency of unlabelled tasks under cropping",
+    "mtpsl": "MTPSL: one network for all tasks, with cross-task consistency in joint pairwise spaces",
+    "direct-map": "One network for all tasks, with maps from one task's output to another's label",
+    "perceptual-map": "One network for all tasks, with consistency behind learned maps between tasks",
+    "contrastive": "One network for all tasks, with joint spaces kept apart by negative pairs",
+    "discriminator": "One network for all tasks, with joint spaces kept apart by a discriminator",
+    "x-task": "One network for all tasks, with consistency behind maps that were learned first",
+}
+
+
+def write_report(runs: Sequence[DenseRun], out: Path | None = None, *, rule: Rule | None = None) -> Path:
+    """Write the page of ``runs[0]``, with the others beside it, and return its path.
+
+    Gains are those over the run of single tasks, where one is shown, otherwise over the first of the others.
+
+    Args:
+        runs: finished runs on the same test images; the first is the subject.
+        out: the HTML file; ``report.html`` in the subject's folder by default.
+        rule: which checkpoint of the last stage stands for a run wherever one has to; by default the recipe's own way.
+
+    Raises:
+        RunError: no run, one that is not finished, one that ``rule`` chose no measured checkpoint of, or one measured
+            on other test images or classes than the first.
+    """
+    check_finished(runs)
+    chosen: Rule = rule or runs[0].recipe.rules[0]
+    subjects = _open(runs, chosen)
+    path = page_path(runs[0], out)
+    write_atomically(path, _page(subjects, chosen).encode())
+    return path
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A run with its data, what was measured of it, and its method (None where it is of the user's own making)."""
+
+    run: DenseRun
+    problem: DenseProblem
+    shown: Shown
+    selected: Mapping[Column, Measured]
+    measured: Measured
+    method: Method | None
+
+
+class _Gain(NamedTuple):
+    """What one class gained over another run."""
+
+    name: str
+    gain: Interval
+    verdict: str
+
+
+def _open(runs: Sequence[DenseRun], rule: Rule) -> list[_Subject]:
+    subjects: list[_Subject] = []
+    for run, label, colour in zip(runs, run_labels(runs), run_colours(len(runs))):
+        problem = DenseProblem(run.recipe)
+        selected: Mapping[Any, Measured] = select(run, problem=problem)
+        if rule not in selected:
+            raise RunError(
+                f"{run.path}: expected a measured checkpoint of one of {', '.join(selected)}, found {rule!r}"
+            )
+        if subjects:
+            _check_same_images(subjects[0], run, problem)
+        stages = tuple((stage.name, stage.steps) for stage in run.recipe.stages)
+        shown = Shown(
+            label=label,
+            colour=colour,
+            stages=stages,
+            losses=logged_losses(run),
+            evaluations=tuple(_evaluations(run, problem.tasks)),
+            chosen=sum(steps for _, steps in stages[:-1]) + selected[rule].step,
+        )
+        method = None if run.recipe.method.kind == "custom" else load_method(run, rule)
+        subjects.append(_Subject(run, problem, shown, selected, selected[rule], method))
+    return subjects
+
+
+def _check_same_images(first: _Subject, run: DenseRun, problem: DenseProblem) -> None:
+    """Runs are compared on the same images at the same size, and on the same classes of the tasks that both have."""
+    (names, size), (own, own_size) = (_test_images(each) for each in (first.problem, problem))
+    if (names, size) != (own, own_size):
+        raise RunError(
+            f"{run.path}: expected the {len(names)} test images of {first.run.path} at {size[0]} x {size[1]}, found "
+            f"{len(own)} at {own_size[0]} x {own_size[1]}, others among them"
+        )
+    common = [name for name in first.problem.tasks if name in problem.tasks]
+    if not common or any(first.problem.tasks[name].classes != problem.tasks[name].classes for name in common):
+        raise RunError(f"{run.path}: expected tasks and classes of {first.run.path}, found {', '.join(problem.tasks)}")
+
+
+def _test_images(problem: DenseProblem) -> tuple[list[str], tuple[int, int]]:
+    store = problem.source
+    return [store.names[row] for row in store.indices("test")], store.size
+
+
+def _evaluations(run: DenseRun, tasks: Mapping[str, DenseTask]) -> list[Evaluation]:
+    found, before = [], 0
+    for stage in run.recipe.stages:
+        for file in run.evaluations(stage.name):
+            arrays = read_arrays(file)
+            parts = {
+                part: headlines(tasks, {name: arrays[f"{part}/{name}"] for name in tasks})
+                if all(f"{part}/{name}" in arrays for name in tasks)
+                else {}
+                for part in ("val", "test")
+            }
+            step = before + int(arrays["step"])
+            found.append(Evaluation(step, float(arrays["source_val"]), parts["val"], parts["test"]))
+        before += stage.steps
+    return found
+
+
+def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
+    subject = subjects[0]
+    chosen = picks(subject.measured)
+    shown = [each.shown for each in subjects]
+    sections = [
+        _results(subjects, rule),
+        _scores(subjects),
+        *_classes(subjects),
+        _gallery(subjects, chosen),
+        *_joint_spaces(subjects, chosen),
+        _training(subjects),
+        _labels(subject),
+        recipe_section([each.run for each in subjects], shown),
+    ]
+    return render(
+        "isthmus.evaluation.dense",
+        title=f"{subject.shown.label}, {subject.run.recipe.setting}",
+        sentence=_sentence(subject),
+        baselines=shown[1:],
+        subject=subject.shown,
+        rule=rule,
+        sections=sections,
+        version=subject.run.state.get("versions", {}).get("isthmus", ""),
+    )
+
+
+def _sentence(subject: _Subject) -> str:
+    recipe, network = subject.run.recipe, subject.run.recipe.network
+    stages = " then ".join(f"{stage.steps} steps ({stage.name})" for stage in recipe.stages)
+    groups = len(np.unique(subject.measured.groups))
+    height, width = subject.problem.source.size
+    names = {"segnet": "SegNet", "mtan": "MTAN", "resnet-aspp": "dilated ResNet"}
+    return (
+        f"{_method(recipe)}; {', '.join(title(name).lower() for name in subject.problem.tasks)} on {recipe.setting}, "
+        f"with a {names[network.kind]} of width {network.width:g} on images of {height} × {width} pixels, seed "
+        f"{recipe.seed}, for {stages}, and measured on {len(subject.measured.groups)} test images of {groups} groups "
+        "(rooms, streets, recordings)."
+    )
+
+
+def _method(recipe: DenseRecipe) -> str:
+    if recipe.method.kind == "custom":
+        return f"The method “{recipe.method.name}” (of the user's own making)"
+    weighting = recipe.weighting.kind
+    return METHODS[recipe.method.kind] + ("" if weighting == "uniform" else f"; losses weighted by {weighting}")
+
+
+def _reference(subjects: Sequence[_Subject]) -> _Subject | None:
+    """The run that gains are measured against."""
+    single = [each for each in subjects if each.run.recipe.method.kind == "single-task"]
+    return None if len(subjects) < 2 else single[0] if single else subjects[1]
+
+
+def _results(subjects: Sequence[_Subject], rule: Rule) -> Section:
+    tasks, reference = subjects[0].measured.tasks, _reference(subjects)
+    rows = []
+    for each in subjects:
+        for number, column in enumerate(COLUMNS):
+            if column in each.selected:
+                theirs = None if reference in (None, each) else reference.selected.get(column)
+                ours = each.selected[column]
+                rows.append(
+                    {
+                        "run": each.shown,
+                        "first": number == 0,
+                        "rule": NOT_USABLE if column == "test-selected" else column,
+                        "unusable": column == "test-selected",
+                        "shown": column == rule,
+                        "step": ours.step,
+                        "scores": [_headline(ours, theirs, name) for name in tasks],
+                        "gain": None if theirs is None else _relative_gain(ours, theirs),
+                    }
+                )
+    values = {
+        "headings": [f"{task.heading} {'↑' if task.higher_is_better else '↓'}" for task in tasks.values()],
+        "rows": rows,
+        "reference": None if reference is None else reference.shown,
+        "images": len(subjects[0].measured.groups),
+        "groups": len(np.unique(subjects[0].measured.groups)),
+        "seeds": sorted({each.run.recipe.seed for each in subjects}),
+    }
+    return Section("results", "Results", values)
+
+
+def _headline(ours: Measured, theirs: Measured | None, task: str) -> dict[str, Any]:
+    if task not in ours.tasks:
+        return {"value": NAN, "gain": None}
+    compared = theirs is not None and task in theirs.tasks
+    value = ours.tasks[task].display_factor * ours.headline(task)
+    gain = _relative_gain(only(ours, [task]), only(theirs, [task])) if compared and theirs is not None else None
+    return {"value": _number(value), "gain": gain}
+
+
+def _relative_gain(ours: Measured, theirs: Measured) -> dict[str, str]:
+    """The mean relative gain over the tasks that both have, and its interval, in percent."""
+    gain = mean_relative_gain(*([each] for each in shared_tasks(ours, theirs)))
+    interval = f"[{signed(100 * gain.low)}, {signed(100 * gain.high)}]" if math.isfinite(gain.low) else ""
+    verdict = "noise" if not gain.excludes_zero else "helped" if gain.estimate > 0 else "hurt"
+    return {
+        "text": NAN if math.isnan(gain.estimate) else signed(100 * gain.estimate),
+        "interval": interval,
+        "verdict": verdict,
+    }
+
+
+def _scores(subjects: Sequence[_Subject]) -> Section:
+    tables = []
+    for name, task in subjects[0].measured.tasks.items():
+        found = [each.measured.scores(name) if name in each.measured.tasks else {} for each in subjects]
+        rows = [
+            {
+                "name": score.replace("_", " ").replace("iou", "IoU").replace("ods f", "odsF"),
+                "headline": score == task.headline,
+                "values": [_number(each.get(score, math.nan)) for each in found],
+            }
+            for score in found[0]
+            if "/" not in score
+        ]
+        tables.append({"task": title(task), "rows": rows})
+    return Section("scores", "All scores", {"runs": [each.shown for each in subjects], "tables": tables})
+
+
+def _classes(subjects: Sequence[_Subject]) -> list[Section]:
+    ours = subjects[0].measured
+    tables = []
+    for name, task in ours.tasks.items():
+        others = [each for each in subjects[1:] if name in each.measured.tasks]
+        scores = [each for each in class_scores(only(ours, [name]))]
+        if not scores:
+            continue
+        gains, before = [], []
+        for other in others:
+            compared = class_scores(only(ours, [name]), only(other.measured, [name]))
+            gains.append([_Gain(each.name, each.gain, each.verdict) for each in compared if each.gain is not None])
+            before.append([each.baseline for each in compared])
+        counts = _images_with(ours, name)
+        tables.append(
+            {
+                "title": title(task),
+                "rows": [
+                    {
+                        "name": each.name,
+                        "count": counts[index],
+                        "score": percent(each.iou),
+                        "against": [gain_cells(old[index] or 0.0, line[index]) for old, line in zip(before, gains)],
+                        "verdicts": {line[index].verdict for line in gains},
+                    }
+                    for index, each in enumerate(scores)
+                ],
+                "total": _total(ours, name, others),
+                "summaries": [{"baseline": other.shown, **hurt_and_helped(line)} for other, line in zip(others, gains)],
+                "by_chance": by_chance(sum(count > 0 for count in counts)),
+                "figure": figure_html(
+                    class_gains_figure([(o.shown.label, line) for o, line in zip(others, gains)], "IoU"),
+                    f"gains-{name}-figure",
+                )
+                if others
+                else None,
+            }
+        )
+    return [Section("classes", "Per class", {"tables": tables})] if tables else []
+
+
+def _total(ours: Measured, task: str, others: Sequence[_Subject]) -> dict[str, Any]:
+    """The last row of a table of classes: the task's headline score."""
+    headline = ours.tasks[task].headline
+    against = []
+    for other in others:
+        gain = score_gain([only(ours, [task])], [only(other.measured, [task])], task, headline)
+        verdict = "within noise" if not gain.excludes_zero else "helped" if gain.estimate > 0 else "hurt"
+        against.append(gain_cells(other.measured.headline(task), _Gain("mean", gain, verdict)))
+    return {"name": "mean", "count": len(ours.groups), "score": percent(ours.headline(task)), "against": against}
+
+
+def _images_with(measured: Measured, task: str) -> list[int]:
+    """In how many images each class occurs, from the rows of their confusion matrices."""
+    classes = len(measured.tasks[task].classes)
+    confusion = measured.statistics[task].reshape(-1, classes, classes)
+    counts: list[int] = (confusion.sum(axis=2) > 0).sum(axis=0).tolist()
+    return counts
+
+
+def _gallery(subjects: Sequence[_Subject], chosen: Sequence[Pick]) -> Section:
+    subject, shown = subjects[0], subjects[:GALLERY_RUNS]
+    rows = subject.problem.source.indices("test")
+    runs = [Predictor(each.method, each.measured) for each in shown]
+    found = gallery.blocks(subject.problem.source, rows, chosen, runs)
+    values = {
+        "blocks": [{"title": title(block.task), "block": block} for block in found],
+        "runs": [each.shown for each in shown],
+        "left_out": [each.shown.label for each in subjects[GALLERY_RUNS:]],
+        "width": min(176, 1030 // (2 + len(shown)) - 10),
+        "per_image": [title(b.task).lower() for b in found if b.task.name in ("edges", "saliency")],
+    }
+    return Section("gallery", "Images, truth and predictions", values)
+
+
+def _joint_spaces(subjects: Sequence[_Subject], chosen: Sequence[Pick]) -> list[Section]:
+    """The joint spaces of the first run that has them."""
+    for each in subjects:
+        if isinstance(each.method, MTPSL):
+            store, rows = each.problem.source, each.problem.source.indices("test")
+            present = {name: store.present[:, list(store.tasks).index(name)] for name in each.problem.tasks}
+            images = []
+            for pick in chosen[:JOINT_IMAGES]:
+                batch = read_batch(store, rows[[pick.position]], present, "test")
+                images.append(
+                    {
+                        "name": store.names[rows[pick.position]],
+                        "image": address(np.asarray(store.images[rows[pick.position]]), photograph=True),
+                        **_joint_space(each.method, batch),
+                    }
+                )
+            values = {
+                "run": each.shown,
+                "images": images,
+                "width": min(150, 1000 // (1 + len(each.problem.tasks)) - 10),
+            }
+            return [Section("joint", "Joint pairwise spaces", values)]
+    return []
+
+
+def _joint_space(method: MTPSL, batch: Any) -> dict[str, Any]:
+    """A table of one image: predictions down the side, labels along the top, both of their maps in the cells."""
+    outputs = method.predict(batch.inputs)
+    maps = {(pair.source, pair.target): pair for pair in joint_space_maps(method, batch)}
+    predicted, labelled = {}, {}
+    for name, task in method.tasks.items():
+        truth, valid = label_values(task, batch.labels[name])[0], batch.valid[name][0].numpy()
+        look = Look.of(task, truth, valid)
+        labelled[name] = address(look.picture(truth, valid))
+        predicted[name] = address(look.picture(pixel_values(task, task.activate(outputs[name].detach()))[0]))
+    rows = [
+        {
+            "title": title(source),
+            "prediction": predicted[source],
+            "cells": [_mapped(maps.get((source, target))) for target in method.tasks],
+        }
+        for source in method.tasks
+    ]
+    return {"columns": [{"title": title(name), "label": labelled[name]} for name in method.tasks], "rows": rows}
+
+
+def _mapped(pair: JointMaps | None) -> dict[str, str] | None:
+    if pair is None:
+        return None
+    return {
+        "prediction": address(colour_map(pair.prediction, "cividis")),
+        "label": address(colour_map(pair.label, "cividis")),
+        "similarity": f"{pair.similarity:.3f}",
+    }
+
+
+def _training(subjects: Sequence[_Subject]) -> Section:
+    shown = [each.shown for each in subjects]
+    kinds = {each.run.recipe.method.kind for each in subjects}
+    return Section(
+        "training",
+        "Training",
+        {
+            "losses": figure_html(loss_curves(shown), "losses-figure"),
+            "losses_note": LOSSES_NOTE if "single-task" in kinds and len(kinds) > 1 else "",
+            "scores": figure_html(figures.score_curves(shown, subjects[0].problem.tasks), "scores-figure"),
+            "scores_note": "Dashed: the test part, which decided nothing.",
+        },
+    )
+
+
+def _labels(subject: _Subject) -> Section:
+    """How many images carry which labels: what training and validation may read, and what the test part has."""
+    store, tasks = subject.problem.source, list(subject.problem.tasks)
+    everything = np.stack([store.present[:, list(store.tasks).index(name)] for name in tasks], axis=1)
+    allowed = np.stack([subject.problem.present[name] for name in tasks], axis=1)
+    rows = []
+    for part in PARTS:
+        members = store.indices(part)
+        readable = (everything if part == "test" else allowed)[members]
+        there = everything[members].sum(axis=0).tolist()
+        rows.append(
+            {
+                "part": part,
+                "images": len(members),
+                "groups": len({store.groups[row] for row in members if store.groups[row]}),
+                "counts": list(zip(readable.sum(axis=0).tolist(), there)),
+            }
+        )
+    together = Counter(
+        " + ".join(title(name).lower() for name, carried in zip(tasks, line) if carried) or "none"
+        for line in allowed[store.indices("train")].tolist()
+    )
+    return Section(
+        "labels",
+        "Images and labels",
+        {
+            "setting": subject.run.recipe.setting,
+            "tasks": [title(name) for name in tasks],
+            "rows": rows,
+            "together": together.most_common(LISTED),
+            "kinds": len(together),
+            "skipped": store.skipped[:LISTED],
+            "skipped_count": len(store.skipped),
+        },
+    )
+
+
+def _number(value: float) -> str:
+    return NAN if math.isnan(value) else f"{value:.{significant(value)}f}"
