@@ -91,7 +91,11 @@ def rows(batch: Batch, chosen: slice) -> Batch:
 
 
 def segnet(wanted: dict[str, int] | None = None, in_channels: int = 3) -> SegNet:
-    return SegNet(wanted or channels(), in_channels=in_channels, width=0.125, stages=2)
+    """A small network that predicts depths of both signs; one that is nowhere positive passes no gradient on."""
+    network = SegNet(wanted or channels(), in_channels=in_channels, width=0.125, stages=2)
+    if "depth" in network.heads:
+        nn.init.constant_(network.heads["depth"][1].bias, 0.7)
+    return network
 
 
 def mapping(codes: int | None = 6, *, film_inputs: bool = True) -> MappingNetwork:

@@ -31,7 +31,7 @@ from isthmus.methods.base import Method
 from isthmus.tasks.dense import DenseTask
 
 IMAGES = 6
-WIDTH = 200
+WIDTH = 176
 """Pictures are kept at most this wide, so that a page stays small."""
 COLOURS = 255
 LARGEST_ERROR = 98.0

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from isthmus.data.batch import Batch
 from isthmus.data.clouds import PARTS
 from isthmus.data.image_stream import read_batch
 from isthmus.errors import RunError
@@ -410,7 +412,8 @@ def _joint_spaces(subjects: Sequence[_Subject], chosen: Sequence[Pick]) -> list[
     return []
 
 
-def _joint_space(method: MTPSL, batch: Any) -> dict[str, Any]:
+@torch.no_grad()
+def _joint_space(method: MTPSL, batch: Batch) -> dict[str, Any]:
     """A table of one image: predictions down the side, labels along the top, both of their maps in the cells."""
     outputs = method.predict(batch.inputs)
     maps = {(pair.source, pair.target): pair for pair in joint_space_maps(method, batch)}
@@ -419,7 +422,7 @@ def _joint_space(method: MTPSL, batch: Any) -> dict[str, Any]:
         truth, valid = label_values(task, batch.labels[name])[0], batch.valid[name][0].numpy()
         look = Look.of(task, truth, valid)
         labelled[name] = address(look.picture(truth, valid))
-        predicted[name] = address(look.picture(pixel_values(task, task.activate(outputs[name].detach()))[0]))
+        predicted[name] = address(look.picture(pixel_values(task, task.activate(outputs[name]))[0]))
     rows = [
         {
             "title": title(source),

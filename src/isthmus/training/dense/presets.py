@@ -161,7 +161,7 @@ SMALL: dict[str, Any] = {
     "augment": ImageAugmentSpec(scales=(1.0,)),
     "network": SegNetSpec(width=0.25, stages=3),
     "batch_size": 8,
-    "stages": (StageSpec(steps=1000, learning_rate=4e-3, weight_decay=0.0, schedule="onecycle"),),
+    "stages": (StageSpec(steps=800, learning_rate=4e-3, weight_decay=0.0, schedule="onecycle"),),
     "log_every": 20,
     "evaluate_every": 200,
     "checkpoint_every": 200,
