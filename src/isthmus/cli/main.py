@@ -182,17 +182,17 @@ def predict(
         from isthmus.evaluation.dense.predict import predict_images
 
         written = predict_images(opened, files, out, rule=rule, overwrite=overwrite)
-        done, broken = len(written.images), written.broken
+        done, broken = len(written.images), [each.reason for each in written.broken]
     else:
         from isthmus.evaluation.points.predict import check_output, predict_files, write_predictions
 
         check_output(out, overwrite=overwrite)
         predicted = predict_files(opened, files, rule=rule, up=up, abstain_below=abstain_below)
         write_predictions(predicted, out, overwrite=overwrite)
-        done, broken = len(predicted.items), predicted.broken
+        done, broken = len(predicted.items), [each.reason for each in predicted.broken]
     console.print(f"{done} predicted, {len(broken)} broken: {out}", highlight=False)
-    for each in broken:
-        errors.print(each.reason, style="red", highlight=False, soft_wrap=True, markup=False)
+    for reason in broken:
+        errors.print(reason, style="red", highlight=False, soft_wrap=True, markup=False)
     if broken:
         raise typer.Exit(1)
 
@@ -303,12 +303,15 @@ def doctor() -> None:
 
 
 @recipes_app.command("list")
-def recipes_list() -> None:
+def recipes_list(
+    text: Annotated[str, typer.Argument(help="Only names that hold this, such as rooms or mtpsl/.")] = "",
+) -> None:
     """Names of all recipes."""
     from isthmus.training.presets import RECIPES
 
     for name in RECIPES:
-        console.print(name, highlight=False)
+        if text in name:
+            console.print(name, highlight=False)
 
 
 @recipes_app.command("show", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

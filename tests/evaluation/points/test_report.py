@@ -1,13 +1,13 @@
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from page_reader import read
 from scipy import stats
 
 from isthmus.errors import RunError
@@ -63,49 +63,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         baseline = recipe("source-only", {"kind": "source-only"}, [{"name": "only", "steps": 5}])
         oracle = recipe("oracle", {"kind": "oracle"}, [{"steps": 2}], clouds=6)
         yield Runs(*(train(each, folder / f"run{i}") for i, each in enumerate((gated, baseline, oracle))))
-
-
-@dataclass
-class Page(HTMLParser):
-    """What a test wants to know of a page: tables of text by section, attributes that could load, text."""
-
-    tables: dict[str, list[list[str]]] = field(default_factory=dict)
-    attributes: list[tuple[str, str, str]] = field(default_factory=list)
-    sections: list[str] = field(default_factory=list)
-    text: str = ""
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag in ("script", "style", "td", "th"):
-            self.open.append(tag)
-        if tag == "section":
-            self.sections.append(dict(attrs)["id"] or "")
-            self.tables[self.sections[-1]] = []
-        elif tag == "tr" and self.sections:
-            self.tables[self.sections[-1]].append([])
-        elif tag in ("td", "th") and self.sections:
-            self.tables[self.sections[-1]][-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style", "td", "th"):
-            self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] in (["script"], ["style"]):
-            return
-        self.text += data
-        if self.open and self.sections:
-            self.tables[self.sections[-1]][-1][-1] += data.strip()
-
-
-def read(path: Path) -> Page:
-    page = Page()
-    page.feed(path.read_text())
-    return page
 
 
 @pytest.fixture(scope="module")

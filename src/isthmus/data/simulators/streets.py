@@ -190,7 +190,7 @@ def _viewpoint(street: Street, scene: Scene, size: tuple[int, int], rng: np.rand
         field, roll = rng.uniform(48, 72), rng.normal() * 1.0
         if ((eye > street.boxes[:, 0] - 1.0) & (eye < street.boxes[:, 1] + 1.0)).all(axis=1).any():
             continue
-        # A positive turn looks to the left of the street's direction.
+        # A positive turn looks to the right of the street's direction.
         forward = np.array([np.sin(np.radians(turn)), np.cos(np.radians(turn)), slope])
         camera = looking(eye, eye + forward, field, size, roll)
         coarse = scene.layers(camera.scaled((48, 64)))
@@ -198,7 +198,7 @@ def _viewpoint(street: Street, scene: Scene, size: tuple[int, int], rng: np.rand
         share = np.bincount(scene.label[coarse.piece[solid]], minlength=len(CITYSCAPES7)) / coarse.piece.size
         near = float(coarse.depth.min())
         people = share[label("human")]
-        score = min((share > 0.002).sum(), 5) - 6 * max(2.6 - near, 0) - 6 * max(share.max() - 0.6, 0)
+        score = min((share > 0.002).sum(), 5) - 6 * max(2.4 - near, 0) - 6 * max(share.max() - 0.6, 0)
         score += (2.0 if wants_person else -2.0) * min(people / 0.015, 1.0) - attempt * 0.01
         good = share.max() < 0.6 and (share > 0.002).sum() >= 4 and (people > 0.014 if wants_person else people == 0)
         if score <= best_score:

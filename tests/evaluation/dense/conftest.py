@@ -1,0 +1,45 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.training.engine import train
+from isthmus.training.recipe import Recipe, parse
+from isthmus.training.run import Run
+
+
+def recipe(name: str, method: dict[str, Any], **changes: Any) -> Recipe:
+    """A recipe on a few simulated rooms that trains within a second."""
+    values: dict[str, Any] = {
+        "kind": "dense",
+        "name": name,
+        "source": {
+            "data": {"kind": "rooms", "train": 12, "val": 4, "test": 10, "size": [32, 48]},
+            "labels": {"setting": "one"},
+        },
+        "network": {"kind": "segnet", "width": 0.125, "stages": 2},
+        "method": method,
+        "batch_size": 4,
+        "stages": [{"steps": 4, "learning_rate": 1e-3}],
+        "log_every": 1,
+        "evaluate_every": 2,
+    }
+    return parse(values | changes)
+
+
+@dataclass
+class Runs:
+    mtpsl: Run
+    multi: Run
+    single: Run
+
+
+@pytest.fixture(scope="session")
+def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Finished runs on the same rooms; tests read them and must not change them."""
+    folder = tmp_path_factory.mktemp("dense-runs")
+    mtpsl = recipe("<img src=x>mtpsl/rooms", {"kind": "mtpsl"})
+    multi = recipe("multi-task/rooms", {"kind": "multi-task"})
+    single = recipe("single-task/rooms", {"kind": "single-task"})
+    return Runs(*(train(each, folder / f"run{index}") for index, each in enumerate((mtpsl, multi, single))))
