@@ -4,8 +4,8 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from dense_testing import NAMES, PROGRESS, batch, channels, mapping, poisoned, settled, tasks
 
+from dense_testing import NAMES, PROGRESS, batch, channels, mapping, poisoned, settled, tasks
 from isthmus.data.batch import Batch
 from isthmus.losses.joint_space import Condition, cosine_distance, embed_pairs
 from isthmus.losses.pairs import cross_task_pairs

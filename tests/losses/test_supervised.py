@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from dense_testing import LETTERS, NAMES, batch, channels, poisoned, rows, tasks, total
 
+from dense_testing import LETTERS, NAMES, batch, channels, poisoned, rows, tasks, total
 from isthmus.data.batch import Batch
 from isthmus.losses.supervised import presence, supervised_losses
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from dense_testing import mapping, segnet, settled, tasks
 
+from dense_testing import mapping, segnet, settled, tasks
 from isthmus.data.image_augment import ImageAugment
 from isthmus.methods.base import Method
 from isthmus.methods.contrastive import Contrastive

@@ -1,8 +1,8 @@
 import pytest
 import torch
 from dense_methods import METHODS
-from dense_testing import NAMES, PROGRESS, batch, gradients, total
 
+from dense_testing import NAMES, PROGRESS, batch, gradients, total
 from isthmus.methods.contrastive import Contrastive
 
 MIXED = ("S", "DN", "", "SDN", "S", "S", "N")

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 from dense_methods import METHODS
-from dense_testing import NAMES, PROGRESS, batch, gradients, total
 
+from dense_testing import NAMES, PROGRESS, batch, gradients, total
 from isthmus.methods.discriminator import Discriminator, another_image
 
 MIXED = ("S", "DN", "", "SDN", "S", "S", "N")
@@ -36,7 +36,7 @@ def by_hand(model: Discriminator, kept: tuple[str, ...]) -> float:
         for index, (a, b, sources) in enumerate(members):
             if len(members) > 1:
                 negative = members[(index + 1) % len(members)][1]
-                positive, other = (float(model.discriminator(a, each)) for each in (b, negative))
+                positive, other = (float(model.discriminator(a, each).detach()) for each in (b, negative))
                 term = 0.5 * (math.log1p(math.exp(-positive)) + math.log1p(math.exp(other)))
                 result += term / sources if model.reduction == "mean" else term
     return result / images

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 from dense_methods import METHODS, mtpsl
-from dense_testing import NAMES, PROGRESS, batch, gradients, rows, total
 
+from dense_testing import NAMES, PROGRESS, batch, gradients, rows, total
 from isthmus.data.batch import Batch
 from isthmus.data.randomness import SampleRandom
 from isthmus.losses.supervised import supervised_losses
@@ -61,7 +61,6 @@ def equation_4(model: MTPSL, data: Batch, features: DenseFeatures) -> dict[str, 
     return {name: value / images for name, value in sums.items()}
 
 
-PAPER = {"weight": 1.0, "regulariser": 1.0}
 READINGS = {
     "paper": {},
     "sum": {"reduction": "sum"},

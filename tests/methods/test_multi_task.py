@@ -3,8 +3,8 @@
 import pytest
 import torch
 from dense_methods import METHODS
-from dense_testing import NAMES, PROGRESS, batch, gradients, poisoned, tasks, total
 
+from dense_testing import NAMES, PROGRESS, batch, gradients, poisoned, tasks, total
 from isthmus.data.batch import Batch
 from isthmus.losses.supervised import supervised_losses
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 from dense_methods import METHODS
-from dense_testing import NAMES, PROGRESS, batch, gradients, total
 
+from dense_testing import NAMES, PROGRESS, batch, gradients, total
 from isthmus.methods.perceptual_map import PerceptualMap
 
 MIXED = ("S", "DN", "", "SDN", "N")
@@ -62,7 +62,6 @@ def test_a_perfect_prediction_has_no_perceptual_loss() -> None:
     features = model.network(data.inputs["image"])
     logits = 50.0 * torch.nn.functional.one_hot(data.labels["segmentation"], 4).permute(0, 3, 1, 2)
     outputs = {"segmentation": logits, "depth": data.labels["depth"], "normals": data.labels["normals"]}
-    model.supervised(outputs, data)
     loss = model.unsupervised(features._replace(outputs=outputs), data, PROGRESS)["perceptual/source"]
     # depths are relative to the largest of the image in both, so the maps see the same
     assert float(loss.sum.detach()) == pytest.approx(0, abs=1e-9)

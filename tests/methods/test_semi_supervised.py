@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dense_methods import built
-from dense_testing import HEIGHT, NAMES, PROGRESS, WIDTH, batch, gradients, segnet, tasks, total
 from torch import Tensor
 
+from dense_testing import HEIGHT, NAMES, PROGRESS, WIDTH, batch, gradients, segnet, tasks, total
 from isthmus.data.image_augment import ImageAugment
 from isthmus.losses.supervised import supervised_losses
 from isthmus.methods.semi_supervised import SemiSupervised

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 from dense_methods import METHODS
-from dense_testing import NAMES, PROGRESS, batch, gradients, total
 
+from dense_testing import NAMES, PROGRESS, batch, gradients, total
 from isthmus.data.randomness import Progress
 from isthmus.methods.single_task import SingleTask
 
@@ -39,7 +39,7 @@ def test_networks_side_by_side_are_runs_of_their_own(optimiser: type[torch.optim
             own.zero_grad()
         trained = together.networks[name].state_dict()
         for key, value in network.state_dict().items():
-            torch.testing.assert_close(trained[key], value, rtol=1e-6, atol=1e-7, msg=lambda text, k=key: f"{k}: {text}")
+            torch.testing.assert_close(trained[key], value, rtol=1e-6, atol=1e-7, msg=key)
 
 
 def test_each_network_has_one_output_and_sees_the_images_of_its_task_only() -> None:

@@ -25,7 +25,7 @@ from isthmus.data.randomness import SampleRandom
 
 @dataclass(frozen=True)
 class Window:
-    """What of each image is looked at. All ``(B,)``: first row and column in pixels, zoom s >= 1, and mirrored or not."""
+    """What of each image is looked at. All ``(B,)``: first row and column in pixels, zoom s >= 1, mirrored or not."""
 
     top: Tensor
     left: Tensor

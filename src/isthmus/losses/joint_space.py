@@ -31,8 +31,8 @@ def embed_pairs(
 
     ``condition`` says what the mapping is told: ``input-and-pair`` gives A[s, t] for the prediction of s and A[t, s]
     for the label of t (the paper's asymmetric matrix), ``pair`` gives A[s, t] for both (released), ``none`` nothing. A
-    map that takes part in several pairs goes through its input layer once. ``uniform`` draws ``(B, C, H, W)`` by task turn
-    predictions into Gumbel samples.
+    map that takes part in several pairs goes through its input layer once. ``uniform`` draws ``(B, C, H, W)`` by task
+    turn predictions into Gumbel samples.
     """
     predicted = _embedded(mapping, tasks, outputs, batch, pairs, uniform)
     first, second = pair_code(pairs.source, pairs.target, len(tasks)), pair_code(pairs.target, pairs.source, len(tasks))

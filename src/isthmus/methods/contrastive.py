@@ -1,10 +1,10 @@
 """Contrastive-Loss: joint pairwise spaces kept from collapsing by negative pairs (MTPSL, "alternative loss").
 
 The prediction of s and the label of t of the *same* image are a positive pair, the prediction of s and the label of t
-of *another* image a negative one, "and [we] penalize when the distance from the positive one is bigger than the negative
-one": a hinge on the cosine distances, max(0, d+ - d- + margin). (The paper prints positive and negative pair with the
-same index, a slip.) Negatives are all other images of the batch that compare the same two tasks; without one, a pair
-adds nothing. The margin and everything else was not said or released.
+of *another* image a negative one, "and [we] penalize when the distance from the positive one is bigger than the
+negative one": a hinge on the cosine distances, max(0, d+ - d- + margin). (The paper prints positive and negative pair
+with the same index, a slip.) Negatives are all other images of the batch that compare the same two tasks; without one,
+a pair adds nothing. The margin and everything else was not said or released.
 """
 
 from __future__ import annotations

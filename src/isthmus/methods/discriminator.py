@@ -1,7 +1,7 @@
 """Discriminator-Loss: a network that tells positive from negative pairs shapes the joint spaces (MTPSL, "alternative").
 
-Positive and negative pairs as in :mod:`isthmus.methods.contrastive`. The paper: "the discriminator takes in positive and
-negative pairs and predicts their binary labels, while the parameters of the MTL network and mapping functions are
+Positive and negative pairs as in :mod:`isthmus.methods.contrastive`. The paper: "the discriminator takes in positive
+and negative pairs and predicts their binary labels, while the parameters of the MTL network and mapping functions are
 alternatively optimized". Nothing was released. The reading here: both sides want the pairs told apart (a collapsed
 mapping cannot be), the discriminator learns on detached embeddings, network and mapping learn through a discriminator
 that is held fixed; both in the same step, each with its own loss, instead of alternating steps.

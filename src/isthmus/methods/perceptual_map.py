@@ -1,7 +1,7 @@
 """Perceptual-Map: prediction and label of one task compared in another task's space (MTPSL, after Zamir et al.).
 
-The paper writes L_ct(m^{s->t}(y_hat^s), m^{s->t}(y^s)) in place of Eq. 4's terms, which needs the label of s: where s is
-unlabelled there is nothing to map. Nothing was released. The reading here:
+The paper writes L_ct(m^{s->t}(y_hat^s), m^{s->t}(y^s)) in place of Eq. 4's terms, which needs the label of s: where s
+is unlabelled there is nothing to map. Nothing was released. The reading here:
 
 - *the term*: for s labelled and every other t, the prediction and the label of s go through m^{s->t} and the two maps
   are compared by the mean squared error of t's activated output. The map's weights are held fixed in it, so only the

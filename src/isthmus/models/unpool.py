@@ -5,8 +5,8 @@ The values, the gradients, the choice among equal maxima (the first, row by row)
 algorithms are allowed, since its indices could repeat. Windows of 2x2 with stride 2 never overlap, so here no index
 repeats, and the steps are a ``gather`` and a ``scatter``, which are exact in any order.
 
-On the CPU both are two to three times as fast on tensors whose channels lie innermost in memory (channels_last), and the
-memory format of the input is kept.
+On the CPU both are two to three times as fast on tensors whose channels lie innermost in memory (channels_last), and
+the memory format of the input is kept.
 """
 
 from __future__ import annotations

@@ -79,8 +79,9 @@ def check_stages(method: nn.Module, stages: Sequence[StageSpec]) -> None:
 def learning_rate(stage: StageSpec, step: int) -> float:
     """The rate of step ``step`` (from 0): a pure function, so a resumed run needs no scheduler state.
 
-    ``step`` and ``poly`` are described with the stage's fields; ``cosine`` falls to 0 at the end of the stage; ``onecycle`` climbs by a cosine over the first 30 % from 1/25 of
-    the rate and falls to 1/250,000 of it, as ``torch.optim.lr_scheduler.OneCycleLR`` does.
+    ``step`` and ``poly`` are described with the stage's fields; ``cosine`` falls to 0 at the end of the stage;
+    ``onecycle`` climbs by a cosine over the first 30 % from 1/25 of the rate and falls to 1/250,000 of it, as
+    ``torch.optim.lr_scheduler.OneCycleLR`` does.
     """
     if step < stage.warmup_steps:
         return stage.learning_rate * (step + 1) / (stage.warmup_steps + 1)

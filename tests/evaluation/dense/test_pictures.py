@@ -42,7 +42,9 @@ class TestPalette:
         voc = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128]]
         assert palette(HUMAN_PARTS7).tolist() == voc
 
-    @pytest.mark.parametrize("classes", [NYU13, CITYSCAPES7, CITYSCAPES19, HUMAN_PARTS7, names(3), names(40), names(255)])
+    @pytest.mark.parametrize(
+        "classes", [NYU13, CITYSCAPES7, CITYSCAPES19, HUMAN_PARTS7, names(3), names(40), names(255)]
+    )
     def test_every_class_has_a_colour_of_its_own(self, classes: tuple[str, ...]) -> None:
         colours = palette(classes)
         assert colours.shape == (len(classes), 3) and colours.dtype == np.uint8

@@ -60,7 +60,7 @@ def written(runs: Runs, folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 def activations(method: Method, image: np.ndarray) -> dict[str, np.ndarray]:
     """What the network says of an image at its own size, ``(H, W, C)`` by task."""
     small = Image.fromarray(image).resize(SIZE[::-1], Image.Resampling.BILINEAR)
-    tensor = torch.from_numpy(np.asarray(small)).permute(2, 0, 1)[None].float() / 255
+    tensor = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
     raw = method.predict({"image": tensor})
     return {name: task.activate(raw[name])[0].permute(1, 2, 0).numpy() for name, task in method.tasks.items()}
 
@@ -84,7 +84,7 @@ class TestMaps:
         np.testing.assert_allclose(found["edges"], enlarged(small["edges"][..., 0]), atol=1e-4)
         probabilities = enlarged(small["segmentation"])
         two = np.sort(probabilities, axis=-1)[..., -2:]
-        sure = two[..., 1] - two[..., 0] > 1e-4
+        sure = two[..., 1] - two[..., 0] > 1e-6
         assert sure.mean() > 0.95
         np.testing.assert_array_equal(found["segmentation"][sure], probabilities.argmax(axis=-1)[sure])
         normals = enlarged(small["normals"])
@@ -97,7 +97,8 @@ class TestFiles:
     def test_files_of_every_picture(self, written: tuple[Path, PredictedImages], folder: Path) -> None:
         out, result = written
         assert [image.file for image in result.images] == [folder / "a.png", folder / "kitchen" / "b.v2.jpg"]
-        kinds = ["segmentation.png", "depth.png", "depth.npy", "normals.png", "normals.npy", "edges.png", "json", "preview.png"]  # fmt: skip
+        pictures = ["segmentation.png", "depth.png", "depth.npy", "normals.png", "normals.npy", "edges.png"]
+        kinds = [*pictures, "json", "preview.png"]
         assert [file.name for file in result.images[0].files] == [f"a.{kind}" for kind in kinds]
         assert [file.relative_to(out).as_posix() for file in result.images[1].files] == [
             f"kitchen/b.v2.{kind}" for kind in kinds
@@ -152,7 +153,8 @@ class TestFiles:
 
     def test_json_says_what_the_numbers_are(self, written: tuple[Path, PredictedImages]) -> None:
         said = json.loads((written[0] / "a.json").read_text())
-        assert (said["height"], said["width"], said["predicted_at"], said["checkpoint"]) == (75, 90, [32, 48], "source-val")
+        assert (said["height"], said["width"], said["predicted_at"]) == (75, 90, [32, 48])
+        assert said["checkpoint"] == "source-val"
         assert said["tasks"]["depth"]["metres_per_step"] == 0.001 and "65.535 m" in said["tasks"]["depth"]["png"]
         assert list(said["tasks"]) == ["segmentation", "depth", "normals", "edges"]
 
@@ -180,9 +182,7 @@ def test_photograph_is_turned_as_its_camera_says(runs: Runs, photo: np.ndarray, 
 
 
 class TestNames:
-    def test_two_formats_of_a_picture_keep_their_suffixes(
-        self, runs: Runs, photo: np.ndarray, tmp_path: Path
-    ) -> None:
+    def test_two_formats_of_a_picture_keep_their_suffixes(self, runs: Runs, photo: np.ndarray, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
         for name in ("a.png", "a.jpg", "b.png"):
             Image.fromarray(photo).save(tmp_path / "in" / name)

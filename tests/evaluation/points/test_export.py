@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import IsthmusError, RunError
+from isthmus.evaluation.load import load_method
 from isthmus.evaluation.points import export
 from isthmus.evaluation.points.export import TOLERANCE, export_run
-from isthmus.evaluation.load import load_method
 from isthmus.training.points.build import build_method
 from isthmus.training.recipe import override, parse
 from isthmus.training.run import Run, write_checkpoint

@@ -10,8 +10,8 @@ from scipy.stats import entropy
 
 from isthmus.data.clouds import Sample
 from isthmus.errors import DataError, IsthmusError, RecipeError, RunError
-from isthmus.evaluation.points import predict
 from isthmus.evaluation.load import load_method
+from isthmus.evaluation.points import predict
 from isthmus.evaluation.points.predict import Predicted, check_output, predict_files, predict_store, write_predictions
 from isthmus.training.points.build import build_method, domain_reader, open_domains
 from isthmus.training.recipe import override, parse

@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from page_reader import read
 from scipy import stats
 
 from isthmus.errors import RunError
+from isthmus.evaluation.load import load_method
 from isthmus.evaluation.points import figures
 from isthmus.evaluation.points.accuracy import Predictions
 from isthmus.evaluation.points.figures import Evaluation, GateLog, Shown
-from isthmus.evaluation.load import load_method
 from isthmus.evaluation.points.report import write_report
 from isthmus.evaluation.points.shapes import source_shapes
 from isthmus.training.engine import train
 from isthmus.training.points.build import open_domains
 from isthmus.training.recipe import Recipe, parse
 from isthmus.training.run import Run, read_arrays
+from page_reader import read
 
 
 def recipe(name: str, method: dict[str, Any], stages: list[dict[str, Any]], clouds: int = 30) -> Recipe:

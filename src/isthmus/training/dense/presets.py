@@ -166,8 +166,8 @@ SMALL: dict[str, Any] = {
     "evaluate_every": 200,
     "checkpoint_every": 200,
 }
-"""For tables on two CPU cores: a quarter of the channels, flips only. Rate, schedule and augmentation were chosen by the
-validation scores of vanilla multi-task learning on simulated rooms with one label, once, for all methods."""
+"""For tables on two CPU cores: a quarter of the channels, flips only. Rate, schedule and augmentation were chosen by
+the validation scores of vanilla multi-task learning on simulated rooms with one label, once, for all methods."""
 
 
 def views(fold: int, labels: str) -> dict[str, Any]:

@@ -306,8 +306,8 @@ class DenseRecipe(Recipe):
                 raise ValueError(f"stages.{index}.pseudo_labels: not offered for kind 'dense'")
         if self.weighting.kind in GRADIENT_WEIGHTINGS and self.engine.precision == "16-mixed":
             raise ValueError(
-                f"weighting.kind: {self.weighting.kind!r} combines gradients of single tasks, which the loss scaling of "
-                "engine.precision '16-mixed' does not allow: use 'bf16-mixed' or '32-true'"
+                f"weighting.kind: {self.weighting.kind!r} combines gradients of single tasks, which the loss scaling "
+                "of engine.precision '16-mixed' does not allow: use 'bf16-mixed' or '32-true'"
             )
         if self.method.kind == "x-task" and len(self.stages) < 2:
             raise ValueError("stages: method 'x-task' learns its maps in the first and the network in the others")
