@@ -51,7 +51,7 @@ def test_a_word_can_be_refined_in_the_same_breath() -> None:
         ("stages.0.step", "1", "did you mean 'steps'"),
         ("pionts", "64", "did you mean 'points'"),
         ("points", "3", r"points: Input should be greater than or equal to 16, found 3"),
-        ("stages.0.schedule", "cosin", "'constant', 'cosine' or 'onecycle', found 'cosin'"),
+        ("stages.0.schedule", "cosin", "'constant', 'cosine', 'onecycle', 'step' or 'poly', found 'cosin'"),
         ("network.kind", "pointnt", "'pointnet', 'dgcnn'"),
         ("method.gate.keep", "1.5", "less than or equal to 1, found 1.5"),
         ("stages.7.steps", "5", "expected a position from 0 to 1, found '7'"),
