@@ -6,6 +6,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from isthmus.losses.pairs import Pairs, cross_task_pairs
 from isthmus.losses.weighted import Loss
 from isthmus.methods.mtpsl import MTPSL
 from isthmus.methods.multi_task import MultiTask
+from isthmus.models import segnet as segnet_module
 from isthmus.models.mapping import MappingNetwork
 from isthmus.models.segnet import SegNet
 from isthmus.tasks.build_dense import dense_task
@@ -88,10 +90,12 @@ def consistency(batched: bool) -> Step:
     return run
 
 
-def training(count: int, cross_task: bool) -> Step:
-    """A training step of a quarter-width SegNet with ``count`` tasks, one label per image."""
+def training(count: int, cross_task: bool, labelled: int = BATCH) -> Step:
+    """A training step of a quarter-width SegNet with ``count`` tasks; ``labelled`` images have one label each."""
     torch.manual_seed(0)
     kinds, data = tasks(count), batch(count, 48, 64)
+    for present in data.present.values():
+        present[labelled:] = False
     channels = {name: task.channels for name, task in kinds.items()}
     network = SegNet(channels, width=0.25, stages=4)
     if cross_task:
@@ -118,7 +122,12 @@ def segnet(layout: str, precision: str) -> Step:
     image = torch.rand(BATCH, 3, HEIGHT, WIDTH).to(memory_format=memory)
 
     def run() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        # The network lays its own input out with channels last; the other side has to be kept from it.
+        kept = (lambda maps, stages: maps) if layout == "contiguous" else segnet_module.filled_up
+        with (
+            patch.object(segnet_module, "filled_up", kept),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"),
+        ):
             outputs = network(image).outputs
         sum(output.float().mean() for output in outputs.values()).backward()  # type: ignore[union-attr]
 
@@ -146,6 +155,8 @@ def _sides(folder: Path) -> dict:
     for count in (2, 3, 4, 5):
         sides[f"mtpsl {count}"] = partial(training, count, True)
         sides[f"multi-task {count}"] = partial(training, count, False)
+    for labelled in (0, 2, 4, 8):
+        sides[f"mtpsl 5, {labelled} labelled"] = partial(training, 5, True, labelled)
     return sides
 
 
@@ -183,6 +194,17 @@ def task_growth() -> list[Row]:
         ]
 
 
+def pair_growth() -> list[Row]:
+    """A step of MTPSL with 5 tasks and 2, 4 or 8 labelled images (4 pairs each) against one without a pair."""
+    with tempfile.TemporaryDirectory() as folder:
+        sides = _sides(Path(folder))
+        none = "mtpsl 5, 0 labelled"
+        return [
+            compare(sides, __file__, f"mtpsl step, 5 tasks, {4 * n} pairs", f"mtpsl 5, {n} labelled", none, rounds=5)
+            for n in (2, 4, 8)
+        ]
+
+
 def image_loading() -> list[Row]:
     """Batches of images from the store against the step of vanilla multi-task learning that consumes them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +214,7 @@ def image_loading() -> list[Row]:
         return [row]
 
 
-BENCHMARKS = (one_pass, layouts, task_growth, image_loading)
+BENCHMARKS = (one_pass, layouts, task_growth, pair_growth, image_loading)
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--peak"]:
     with tempfile.TemporaryDirectory() as scratch:

@@ -48,6 +48,28 @@ def test_whatever_an_absent_label_holds_changes_no_bit_of_a_step(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_label_that_is_there_without_a_valid_pixel_gives_no_nan_and_teaches_its_task_nothing(
+    kind: str, stage: int
+) -> None:
+    """A stream calls such a label absent; a method that is handed one must stand it."""
+    data = batch(("SD", "D", "DN", "SDN"))
+    data.valid["depth"][:] = False
+    data.labels["depth"][:] = 0
+    model = METHODS[kind]()
+    losses = model({"source": data}, PROGRESS._replace(stage=stage))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for name, loss in losses.items():
+        assert loss.sum.isfinite(), name
+        if not loss.sum.requires_grad:
+            continue
+        found = torch.autograd.grad(loss.sum, parameters, retain_graph=True, allow_unused=True)
+        assert all(gradient is None or gradient.isfinite().all() for gradient in found), name
+        if name.startswith("depth/") or "to_depth/" in name:
+            assert float(loss.sum.detach()) == 0 and not any(g is not None and g.any() for g in found), name
+
+
+@pytest.mark.parametrize("kind", METHODS)
 def test_the_names_of_the_losses_do_not_depend_on_what_the_batch_carries(kind: str) -> None:
     names = [
         list(METHODS[kind]()({"source": batch(kept)}, PROGRESS))

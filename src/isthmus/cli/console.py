@@ -67,7 +67,7 @@ class Bar:
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        (self._bar.console if console.is_terminal else console).print(text, highlight=False)
+        (self._bar.console if console.is_terminal else console).print(text, highlight=False, markup=False)
 
     def _show(self) -> None:
         total, done, left = self.expected or self._bar.tasks[0].total, self.done_before + self.done_here, ""

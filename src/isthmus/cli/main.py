@@ -101,6 +101,9 @@ def train(
 
     After an interruption, a crash or a kill: isthmus train --resume DIR.
     """
+    if recipe is not None and recipe.startswith("--"):  # without RECIPE the first field is taken for it
+        context.args.insert(0, recipe)
+        recipe = None
     changes = parse_changes(context.args)
     if resume is not None:
         from isthmus.training.run import Run
@@ -133,7 +136,11 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
     data: Annotated[
-        str, typer.Option(help="'target', 'source', a folder root/class/file, or '{kind: objects, name: realscan}'.")
+        str,
+        typer.Option(
+            help="'target' (the recipe's test part), for clouds 'source', a folder (clouds: root/class/file; images: "
+            "images/ and labels beside it), or a data set such as '{kind: objects, name: realscan}'."
+        ),
     ] = "target",
     against: Annotated[Optional[Path], typer.Option(help="A run to compare with, on the same data.")] = None,  # noqa: UP045
     select: Rule = None,
@@ -150,7 +157,7 @@ def evaluate(
     found = evaluation(opened, None if against is None else Run.open(against), data, rule, stage)
     for part in found.parts:
         if isinstance(part, str):
-            console.print(part, highlight=False)
+            console.print(part, highlight=False, markup=False)
         else:
             _show(part)
     asked = {"run": str(run), "data": data, "select": rule, "stage": stage, "against": against and str(against)}
@@ -304,14 +311,18 @@ def doctor() -> None:
 
 @recipes_app.command("list")
 def recipes_list(
-    text: Annotated[str, typer.Argument(help="Only names that hold this, such as rooms or mtpsl/.")] = "",
+    text: Annotated[str, typer.Argument(help="Names that hold this, one per line, such as rooms or mtpsl/.")] = "",
 ) -> None:
-    """Names of all recipes."""
-    from isthmus.training.presets import RECIPES
+    """Names of recipes: all of them in short, or one per line those that hold a text."""
+    from isthmus.training.presets import RECIPES, families
 
-    for name in RECIPES:
-        if text in name:
-            console.print(name, highlight=False)
+    if text:
+        for name in RECIPES:
+            if text in name:
+                console.print(name, highlight=False)
+        return
+    for title, members in families().items():
+        console.print(f"{title}: {', '.join(members)}", highlight=False, soft_wrap=True)
 
 
 @recipes_app.command("show", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -434,9 +445,9 @@ def _with_group(field: str, short: Mapping[str, str]) -> str:
 def _show(table: Table, title: str | None = None) -> None:
     grid = RichTable(title=title)
     for heading in table.headings:
-        grid.add_column(heading, overflow="fold")
+        grid.add_column(escape(heading), overflow="fold")
     for row in table.rows:
-        grid.add_row(*row)
+        grid.add_row(*map(escape, row))
     console.print(grid)
 
 

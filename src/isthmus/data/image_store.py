@@ -9,8 +9,9 @@ What happens to a sample:
 2. pixels of a depth or normal map that are not finite become pixels without a label, as do normals shorter than
    ``MIN_NORMAL``; all other normals are made unit vectors, since resampled data sets hold shorter ones;
 3. with a size given, the image is resampled bilinearly (Pillow: with a wider kernel when it shrinks, so without
-   aliasing) and every label map, normals among them, takes the nearest pixel: no label is a mixture of two, none
-   appears where there was none, and thin structures (edges) thin out when shrunk. Depths keep their values;
+   aliasing) and every label map, normals among them, takes the nearest pixel: no label is a mixture of two, and none
+   appears where there was none. Edges, a pixel wide, would fall apart: a pixel is an edge if one lies anywhere in what
+   it covers. Depths keep their values;
 4. a label without a single valid pixel counts as absent.
 
 A store's folder depends on the reader's fingerprint and tasks, the size and ``IMAGE_STORE_VERSION``. Samples are
@@ -235,7 +236,7 @@ def _usable(reader: ImageReader, size: tuple[int, int] | None, skipped: list[Ski
             if isinstance(label, str):
                 problem = label
                 break
-            label = resized_label(label, size)
+            label = resized_edges(label, size) if task == "edges" else resized_label(label, size)
             if valid_pixels(task, label).any():
                 labels[task] = label
         if problem:
@@ -309,6 +310,24 @@ def resized_label(label: np.ndarray, size: tuple[int, int] | None) -> np.ndarray
         return label
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(label.shape, size))
     return label[rows[:, None], columns]
+
+
+def resized_edges(label: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Edges at another size: 1 where an edge lies in what the pixel covers, 0 where another valid pixel does.
+
+    Grown maps take the nearest pixel. Shape: ``(h, w)`` uint8 to ``(H, W)`` uint8.
+    """
+    if size is None or label.shape == tuple(size):
+        return label
+    if size[0] > label.shape[0] or size[1] > label.shape[1]:
+        return resized_label(label, size)
+    # 255 is "no label": as 0 it loses against both, 0 becomes 1 and an edge 2.
+    ranks = np.array([1, 2] + [0] * 254, dtype=np.uint8)[label]
+    for axis, new in enumerate(size):
+        old = label.shape[axis]
+        starts = np.arange(new) * old // new
+        ranks = np.maximum.reduceat(ranks, starts, axis=axis)
+    return np.array([255, 0, 1], dtype=np.uint8)[ranks]
 
 
 class _Kept(NamedTuple):

@@ -60,15 +60,19 @@ def _dense(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage
     from isthmus.evaluation.dense.evaluate import (
         class_scores,
         class_table,
+        counted_classes,
+        gain_text,
         headline_row,
         measured_on,
         score_table,
         summary,
     )
-    from isthmus.evaluation.dense.scores import mean_relative_gain
+    from isthmus.evaluation.dense.scores import mean_relative_gain, shared_tasks
 
     ours = measured_on(run, data, rule, stage)
     theirs = None if against is None else measured_on(against, data, rule)
+    if theirs is not None:
+        theirs = shared_tasks(ours, theirs)[1]
     classes = class_scores(ours, theirs)
     groups = len(np.unique(ours.groups))
     parts: list[str | Table] = [
@@ -78,14 +82,13 @@ def _dense(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage
     ]
     if classes:
         parts.append(class_table(classes))
+    parts += counted_classes(ours.tasks)
     values = summary(ours, classes)
     if against is not None and theirs is not None:
-        gain = mean_relative_gain([ours], [theirs])
+        gain = mean_relative_gain(*([each] for each in shared_tasks(ours, theirs)))
         hurt = [f"{each.name} ({each.task})" for each in classes if each.verdict == "hurt"]
-        parts.append(
-            f"mean relative gain over {against.path}: {100 * gain.estimate:+.1f} %, 95 % interval "
-            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-        )
+        parts.append(f"mean relative gain over {against.path} ({', '.join(theirs.tasks)}): {gain_text(gain)}")
         parts.append(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}")
-        values["mean_relative_gain"] = gain.estimate
+        numbers = {"gain": gain.estimate, "low": gain.low, "high": gain.high}
+        values["mean_relative_gain"] = {name: None if np.isnan(value) else value for name, value in numbers.items()}
     return Evaluation(tuple(parts), values)

@@ -54,7 +54,7 @@ def _fresh(run: Run[Any]) -> Method:
             from isthmus.evaluation.dense.learnt import learnt
             from isthmus.training.dense.build import build_method as build_dense_method
 
-            return build_dense_method(run.recipe, learnt(run)[0])
+            return build_dense_method(run.recipe, learnt(run)[0], pretrained=False)
         case _:
             raise TypeError(f"expected one of the known kinds of recipe, found {type(run.recipe).__name__}")
 

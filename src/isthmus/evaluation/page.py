@@ -132,9 +132,18 @@ def recipe_section(runs: Sequence[Run[Any]], shown: Sequence[ShownRun]) -> Secti
                 {"baseline": other, "rows": differences(own.recipe, run.recipe)}
                 for run, other in zip(runs[1:], shown[1:])
             ],
-            "report_command": "isthmus report " + " ".join(run.path.resolve().name for run in runs),
+            "report_command": "isthmus report " + " ".join(_folders(runs)),
         },
     )
+
+
+def _folders(runs: Sequence[Run[Any]]) -> list[str]:
+    """The folders of the runs, with as few of those above them as tell them apart."""
+    paths = [run.path.resolve().parts for run in runs]
+    depth = 1
+    while len({parts[-depth:] for parts in paths}) < len(set(paths)):
+        depth += 1
+    return [Path(*parts[-depth:]).as_posix() for parts in paths]
 
 
 def differences(ours: Recipe, theirs: Recipe) -> list[tuple[str, str, str]]:

@@ -46,7 +46,8 @@ def supervised_losses(
             losses[f"{name}/{batch.domain}"] = Loss.absent(batch.sample_id.device, coefficient, images)
             continue
         per_sample = task.loss(outputs[name][rows], batch.labels[name][rows], batch.valid[name][rows])
-        if reduction == "mean":
-            per_sample = per_sample / labels_per_image[rows]
-        losses[f"{name}/{batch.domain}"] = Loss.of(per_sample, images, coefficient, samples=len(rows))
+        factor = 1.0 / labels_per_image[rows] if reduction == "mean" else torch.ones_like(per_sample)
+        losses[f"{name}/{batch.domain}"] = Loss.of(
+            per_sample * factor, images, coefficient, samples=len(rows), mass=factor.sum()
+        )
     return losses

@@ -4,7 +4,8 @@ The prediction of s and the label of t of the *same* image are a positive pair, 
 of *another* image a negative one, "and [we] penalize when the distance from the positive one is bigger than the
 negative one": a hinge on the cosine distances, max(0, d+ - d- + margin). (The paper prints positive and negative pair
 with the same index, a slip.) Negatives are all other images of the batch that compare the same two tasks; without one,
-a pair adds nothing. The margin and everything else was not said or released.
+a pair adds nothing. Each process has the negatives of its own images, so that this loss, unlike the others, is not the
+same on two processes as on one. The margin and everything else was not said or released.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ For s unlabelled and t labelled, the prediction of s goes through a network m^{s
 label of t. The map and the network that predicts s learn from the same term, as the paper describes it ("learning
 mappings from prediction of one task to another task's ground truth"). Nothing was released. The paper writes the
 generic L_ct; here it is task t's own loss, which is defined on t's labels and their invalid pixels. The maps are
-SegNets as in the paper; K (K - 1) of them are kept, and the pair's number grows with the square of the tasks.
+SegNets as in the paper; K (K - 1) of them are kept, and the pair's number grows with the square of the tasks. Each map
+sees only the images of its pair: in small batches its BatchNorm may have a single one to go by.
 """
 
 from __future__ import annotations

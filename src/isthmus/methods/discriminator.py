@@ -4,7 +4,8 @@ Positive and negative pairs as in :mod:`isthmus.methods.contrastive`. The paper:
 and negative pairs and predicts their binary labels, while the parameters of the MTL network and mapping functions are
 alternatively optimized". Nothing was released. The reading here: both sides want the pairs told apart (a collapsed
 mapping cannot be), the discriminator learns on detached embeddings, network and mapping learn through a discriminator
-that is held fixed; both in the same step, each with its own loss, instead of alternating steps.
+that is held fixed; both in the same step, each with its own loss, instead of alternating steps. Each process has the
+negative pairs of its own images.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ with the cosine distance for both, f the encoder's feature of the image and one 
 FiLM. An image with all labels compares all ordered pairs (the paper's Table 5). All pairs of all images go through the
 mapping network in one pass, so its BatchNorm sees the whole step; the released code maps one sample at a time.
 
-Paper and released code differ. Each difference is an option, the defaults are the paper's:
+Paper and released code differ. Each difference is an option, the defaults are the paper's where it says something:
 
 =========================  ==========================  =============================================
 option                     paper                       released
@@ -18,11 +18,16 @@ option                     paper                       released
 ``condition``              A[s, t] and A[t, s]         A[s, t] for both inputs
 ``film_inputs`` (mapping)  yes, a layer like others    task input layers are not conditioned
 ``joint_space``            a vector of R^D             cosine at every place of the map, averaged
-``detach_feature``         f learns from R             f is detached
+``detach_feature``         not said: as released       f is detached
 ``weight, regulariser``    1, 1                        2 (NYUv2) or 1 (Cityscapes), 0.5
 ``encoding``               not said: softmax           hard Gumbel sample of a segmentation
 ``second_view``            not said: the same view     a second crop of the crop
 =========================  ==========================  =============================================
+
+R is there to keep the *mapping* from forgetting the image. With ``detach_feature=False`` (recipes ``mtpsl-attached``) f
+learns from R as well, and encoder and mapping then agree on nearly the same feature for every image: ``results`` has
+the numbers. The released FiLM layers also have a schedule of their own (halved every 30 epochs); here they share the
+stage's.
 """
 
 from __future__ import annotations
@@ -55,7 +60,7 @@ class JointSpaceOptions:
     regulariser: float = 1.0
     condition: Condition = "input-and-pair"
     joint_space: Literal["vector", "map"] = "vector"
-    detach_feature: bool = False
+    detach_feature: bool = True
     encoding: Literal["softmax", "gumbel"] = "softmax"
     second_view: bool = False
 
@@ -111,7 +116,7 @@ class MTPSL(MultiTask):
         images = present.any(dim=1).sum()
         coefficients = {"consistency": options.weight, "regulariser": options.weight * options.regulariser}
         coefficients = {name: value for name, value in coefficients.items() if value > 0}
-        if not len(pairs):
+        if not coefficients or not len(pairs):
             absent = {name: Loss.absent(images.device, value, images) for name, value in coefficients.items()}
             return {f"{name}/{batch.domain}": loss for name, loss in absent.items()}
         first, second = embed_pairs(

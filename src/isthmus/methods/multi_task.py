@@ -67,8 +67,9 @@ class MultiTask(Method):
         return outputs
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """All of the network but its heads."""
-        return [p for name, p in self.network.named_parameters() if not name.startswith("heads.")]
+        """All of the network but the parts that each task has to itself: heads, and attention modules of MTAN."""
+        own = getattr(self.network, "task_parts", ("heads",))
+        return [p for name, p in self.network.named_parameters() if name.split(".")[0] not in own]
 
     def compiled_parts(self) -> list[nn.Module]:
         """The network."""

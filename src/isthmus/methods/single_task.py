@@ -17,8 +17,9 @@ from isthmus.tasks.dense import DenseTask
 class SingleTask(Method):
     """K networks trained side by side in one run; nothing is shared, so it equals K runs.
 
-    Each network sees the images that carry its task's label and no others, so their number in a step varies. (A
-    ``clip_norm`` would be over all of them together: leave it unset.)
+    Each network sees the images that carry its task's label and no others, so their number in a step varies; in
+    small batches BatchNorm may have a single one to go by. (A ``clip_norm`` would be over all of them together: leave
+    it unset.)
     """
 
     tasks: Mapping[str, DenseTask]

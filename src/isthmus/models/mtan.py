@@ -72,7 +72,7 @@ class MTANet(nn.Module):
 
     Attributes:
         encoder, decoder: shared; passing: shared, the convolutions between the attention modules of two stages;
-        attention, heads: by task.
+        attention, heads: by task; their names are ``task_parts``.
         bottleneck_channels: of the bottleneck, which is the shared encoder's output after its last pooling.
 
     Shape:
@@ -86,6 +86,8 @@ class MTANet(nn.Module):
         >>> features.outputs["depth"].shape, features.bottleneck.shape
         (torch.Size([2, 1, 60, 80]), torch.Size([2, 64, 4, 5]))
     """
+
+    task_parts = ("heads", "attention")
 
     def __init__(self, channels: dict[str, int], *, in_channels: int = 3, width: float = 1.0, stages: int = 5) -> None:
         super().__init__()

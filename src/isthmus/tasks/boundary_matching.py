@@ -28,16 +28,22 @@ CLEARLY = 1.01
 
 
 def boundary_counts(
-    strength: np.ndarray, truth: np.ndarray, valid: np.ndarray, thresholds: np.ndarray, tolerance: float
+    strength: np.ndarray,
+    truth: np.ndarray,
+    valid: np.ndarray,
+    thresholds: np.ndarray,
+    tolerance: float,
+    least: float = 0.0,
 ) -> np.ndarray:
     """Pairs, predicted pixels and true pixels at each threshold; ``F = 2 * pairs / (predicted + true)``.
 
     Shape: ``(H, W)`` float, ``(H, W)`` bool twice, ``(T,)`` ascending, to ``(T, 3)`` int64. ``strength`` lies in
-    [0, 1]; pixels outside ``valid`` are neither predicted nor true; ``tolerance`` is a fraction of the diagonal.
+    [0, 1]; pixels outside ``valid`` are neither predicted nor true; ``tolerance`` is a fraction of the diagonal,
+    but at least ``least`` pixels.
     """
     lines = thin(maxima_across(strength)[None] >= thresholds[:, None, None]) & valid
     thin_truth = thin(truth & valid)
-    radius = tolerance * float(np.hypot(*truth.shape))
+    radius = max(tolerance * float(np.hypot(*truth.shape)), least)
     pairs = [count_pairs(line, thin_truth, radius) for line in lines]
     return np.stack([pairs, lines.sum(axis=(1, 2)), np.full(len(lines), thin_truth.sum())], axis=1)
 

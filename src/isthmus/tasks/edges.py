@@ -13,6 +13,9 @@ from isthmus.tasks.pixels import everywhere, masked, mean_over, ratio
 
 THRESHOLDS = tuple(round(0.03 * step, 2) for step in range(1, 34))
 
+LEAST_DISTANCE = 1.0
+"""Pixels that a pair may always lie apart."""
+
 
 class Edges(DenseTask):
     """Boundaries in one logit; outputs ``(B, 1, H, W)``, labels of 0 and 1 likewise.
@@ -23,7 +26,8 @@ class Edges(DenseTask):
 
     Args:
         positive_weight: weight of a boundary pixel in the loss; others weigh ``1 - positive_weight``.
-        tolerance: how far apart a pair may lie, as a fraction of the image's diagonal.
+        tolerance: how far apart a pair may lie, as a fraction of the image's diagonal, but at least ``LEAST_DISTANCE``
+            pixels: on images of fewer than 134 pixels of diagonal the fraction alone would allow no distance at all.
         thresholds: ascending, in (0, 1). BSDS takes 99; the cost grows with their number.
 
     Raises:
@@ -72,7 +76,8 @@ class Edges(DenseTask):
         strength, truth = self.activate(output)[:, 0].cpu().numpy(), (masked(label, valid)[:, 0] > 0.5).cpu().numpy()
         thresholds = np.array(self.thresholds)
         counts = [
-            boundary_counts(*maps, thresholds, self.tolerance) for maps in zip(strength, truth, valid.cpu().numpy())
+            boundary_counts(*maps, thresholds, self.tolerance, LEAST_DISTANCE)
+            for maps in zip(strength, truth, valid.cpu().numpy())
         ]
         flat = np.stack(counts).reshape(len(truth), -1).astype(np.float64)
         return torch.from_numpy(flat).to(output.device)

@@ -40,6 +40,7 @@ from isthmus.training.optimisation import (
     training_mode,
 )
 from isthmus.training.problem import open_problem
+from isthmus.training.readers import readers
 from isthmus.training.recipe import EngineSpec, Recipe, StageSpec
 from isthmus.training.run import Run, read_checkpoint, write_checkpoint
 
@@ -112,6 +113,8 @@ def _fabric(engine: EngineSpec) -> Fabric:
 
 def _open_run(fabric: Fabric, recipe: Recipe, out: Path, resume: bool) -> Run:
     if fabric.global_rank == 0 and not (resume and (out / "recipe.yaml").exists()):
+        for reader in readers(recipe).values():
+            reader.fingerprint()  # data that is not there is noticed before the folder is taken
         Run.create(out, recipe)
     fabric.barrier()
     run = Run.open(out)
@@ -121,11 +124,16 @@ def _open_run(fabric: Fabric, recipe: Recipe, out: Path, resume: bool) -> Run:
 
 
 class Logged(NamedTuple):
-    """A loss as it is logged, over all processes: its mean, its share of the step's total, who took part."""
+    """A loss over all processes as it is logged.
+
+    The mean of the samples that take part, what it adds to the step's total, how many take part, and how much of the
+    batch they are.
+    """
 
     mean: Tensor
     weighted: Tensor
     samples: Tensor
+    share: Tensor
 
 
 class _Step(nn.Module):
@@ -165,6 +173,8 @@ class _Training:
             for domain, key in self.problem.stores.items():
                 run.check_store(domain, key)
             run.update(**self.problem.description())
+        if method is not None:
+            self.problem.adopt(method)
         self.method = (method or self.problem.build_method()).to(fabric.device)
         check_stages(self.method, self.recipe.stages)
         self.streams = self.problem.streams(self.method)
@@ -257,7 +267,8 @@ class _Training:
             with self.fabric.autocast():
                 losses, sums = _Step(self.method)(batches, progress)
             means, values = self._means(losses, sums)
-            combined_gradients(self.method, weighting, means, self.fabric)
+            labelled = {name: value.share for name, value in values.items()}
+            combined_gradients(self.method, weighting, means, self.fabric, labelled)
         else:
             losses, sums = wrapped(batches, progress)
             means, values = self._means(losses, sums)
@@ -280,18 +291,22 @@ class _Training:
         """
         weights = torch.stack([loss.weight.float() for loss in losses.values()])
         samples = torch.stack([loss.taking_part.float() for loss in losses.values()])
+        masses = torch.stack([loss.entering.float() for loss in losses.values()])
         scaled = torch.stack([loss.sum.detach().float() for loss in losses.values()])
         plain = torch.stack([sums.get(name, loss.sum.detach()).float() for name, loss in losses.items()])
         if self.fabric.world_size > 1:
-            shared = self.fabric.all_reduce(torch.stack([weights, samples, scaled, plain]), reduce_op="sum")
+            shared = self.fabric.all_reduce(torch.stack([weights, samples, masses, scaled, plain]), reduce_op="sum")
             assert isinstance(shared, Tensor)
-            weights, samples, scaled, plain = shared.unbind()
+            weights, samples, masses, scaled, plain = shared.unbind()
         shares, values = {}, {}
         for position, (name, loss) in enumerate(losses.items()):
             weight = torch.where(weights[position] > 0, weights[position], 1.0)
             shares[name] = loss.coefficient * loss.sum / weight
             values[name] = Logged(
-                plain[position] / weight, loss.coefficient * scaled[position] / weight, samples[position]
+                plain[position] / torch.where(masses[position] > 0, masses[position], 1.0),
+                loss.coefficient * scaled[position] / weight,
+                samples[position],
+                masses[position] / weight,
             )
         return shares, values
 

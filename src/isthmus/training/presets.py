@@ -17,6 +17,24 @@ from isthmus.training.recipe import Recipe
 RECIPES: dict[str, Callable[[], Recipe]] = {**point_recipes(), **dense_recipes()}
 
 
+def families() -> dict[str, tuple[str, ...]]:
+    """The names in short: what stands before or after the slash that many share, and what stands at its place.
+
+    ``sim/*`` has the methods for simulated clouds, ``*/rooms-onelabel`` the rows for simulated rooms; settings with the
+    same members share an entry.
+    """
+    members: dict[str, list[str]] = {}
+    dense = dense_recipes()
+    for name in RECIPES:
+        before, _, after = name.rpartition("/")
+        family, member = (f"*/{after}", before) if name in dense else (f"{before}/*", after)
+        members.setdefault(family, []).append(member)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for family, found in members.items():
+        alike.setdefault(tuple(found), []).append(family)
+    return {", ".join(names): found for found, names in alike.items()}
+
+
 def named(name: str) -> Recipe:
     """The recipe called ``name``; raises RecipeError with the nearest names."""
     if name not in RECIPES:

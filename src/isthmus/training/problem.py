@@ -82,6 +82,10 @@ class Problem(ABC):
     def build_method(self) -> Method:
         """The method with freshly initialised networks, the same for the same seed."""
 
+    def adopt(self, method: Method) -> None:
+        """Give a method of the user's own what the recipe says about all methods."""
+        return
+
     @abstractmethod
     def streams(self, method: Method) -> dict[str, BatchStream]:
         """Training batches by domain."""

@@ -199,9 +199,12 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def override(values: Mapping[str, Any], changes: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Set fields by dotted name to values written as YAML (``("stages.0.steps", "500")``); returns a copy."""
+    """Set fields by dotted name to values written as YAML (``("stages.0.steps", "500")``); returns a copy.
+
+    A group that becomes another kind (``network.kind``) starts from that kind's defaults; kinds are set first.
+    """
     result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(values)))
-    for name, text in changes:
+    for name, text in sorted(changes, key=lambda change: not change[0].endswith(".kind")):
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -213,6 +216,8 @@ def override(values: Mapping[str, Any], changes: Sequence[tuple[str, str]]) -> d
         if isinstance(place, list):
             place[_position(place, last, name)] = value
         else:
+            if parents and last == "kind" and place.get("kind") != value:
+                place.clear()
             place[last] = value
     return result
 

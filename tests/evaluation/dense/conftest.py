@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,20 @@ def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     multi = recipe("multi-task/rooms", {"kind": "multi-task"})
     single = recipe("single-task/rooms", {"kind": "single-task"})
     return Runs(*(train(each, folder / f"run{index}") for index, each in enumerate((mtpsl, multi, single))))
+
+
+@pytest.fixture(scope="session")
+def elsewhere(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run whose test images have the names of the others' but show other rooms."""
+    rooms = {"kind": "rooms", "train": 4, "val": 2, "test": 10, "size": [32, 48], "seed": 1}
+    labels = {"data": rooms, "labels": {"setting": "one"}}
+    found = recipe("single-task/rooms", {"kind": "single-task"}, source=labels, stages=[{"steps": 2}])
+    return train(found, tmp_path_factory.mktemp("elsewhere") / "run")
+
+
+def copied(run: Run, path: Path, **changes: Any) -> Run:
+    """A copy of a finished run that a test may change, under a recipe with other fields (``seed=1``)."""
+    shutil.copytree(run.path, path)
+    values = run.recipe.model_dump(mode="json") | changes
+    (path / "recipe.yaml").write_text(parse(values).dump())
+    return Run.open(path)

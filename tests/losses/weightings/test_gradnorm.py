@@ -112,3 +112,17 @@ def test_weights_stay_positive_and_keep_their_sum_however_fast_they_move():
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="expected alpha >= 0 and learning_rate > 0"):
         GradNorm(TASKS, **options)
+
+
+def test_identical_tasks_keep_equal_weights_however_the_labels_fall():
+    """Each image has one label: shares of a batch change from step to step, and loss and gradient with them."""
+    generator = torch.Generator().manual_seed(0)
+    weighting = GradNorm(TASKS)
+    row = torch.randn(20, generator=generator)
+    for _ in range(300):
+        shares = torch.bincount(torch.randint(3, (8,), generator=generator), minlength=3) / 8
+        here = shares > 0
+        tasks = tuple(task for task, there in zip(TASKS, here) if there)
+        scales = (shares * weighting.weights)[here]
+        weighting.combine(scales[:, None] * row, tasks, scales, shares[here])
+    torch.testing.assert_close(weighting.weights, torch.ones(3), rtol=0, atol=0.1)

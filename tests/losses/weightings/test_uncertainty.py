@@ -38,7 +38,7 @@ def test_the_step_is_that_of_the_formula(options, divisors):
     added = step(learned(**options)(some_losses()))
     for task, s in S.items():
         assert added[f"{task}/source"].item() == pytest.approx(math.exp(-s) / divisors[task] * means[task])
-        assert added[f"uncertainty/{task}"].item() == pytest.approx(s / 2)
+        assert added[f"uncertainty/{task}/source"].item() == pytest.approx(s / 2 * 1.5 / 4)
 
 
 def test_gradients_are_those_of_the_formula_and_an_absent_task_has_none():
@@ -46,22 +46,35 @@ def test_gradients_are_those_of_the_formula_and_an_absent_task_has_none():
     sum(step(weighting(some_losses(without="normals"))).values()).backward()
     means = {name.split("/")[0]: value.item() for name, value in step(some_losses()).items()}
     for task, c in (("segmentation", 1), ("depth", 2)):
-        expected = -math.exp(-S[task]) / c * means[task] + 0.5
+        expected = -math.exp(-S[task]) / c * means[task] + 0.5 * 1.5 / 4
         assert weighting.log_variance[task].grad.item() == pytest.approx(expected)
     assert weighting.log_variance["normals"].grad.item() == 0
 
 
-def test_a_task_on_one_process_alone_counts_in_full():
+def test_a_task_on_one_process_alone_counts_by_the_images_of_both():
     weighting = learned()
     added = step(weighting(some_losses(without="depth")), weighting(some_losses()))
-    assert added["uncertainty/depth"].item() == pytest.approx(S["depth"] / 2)
+    assert added["uncertainty/depth/source"].item() == pytest.approx(S["depth"] / 2 * 1.5 / 8)
 
 
-def test_two_domains_share_an_uncertainty_and_its_term_is_added_once():
+@pytest.mark.parametrize("share", [1.0, 1 / 3, 1 / 9])
+def test_a_constant_loss_is_as_certain_however_rarely_it_is_labelled(share):
+    weighting = Uncertainty(TASKS)
+    optimizer = torch.optim.SGD(weighting.parameters(), lr=1.0 / share)
+    for _ in range(200):
+        loss = Loss.of(torch.tensor([3.0 * share]), 1.0, samples=share, mass=share)
+        sum(step(weighting({"depth/source": loss})).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    # The minimum of e^-s / 2 L + s / 2 is at e^s = L.
+    assert weighting.log_variance["depth"].exp().item() == pytest.approx(3.0, rel=1e-4)
+
+
+def test_two_domains_share_an_uncertainty():
     losses = {f"depth/{domain}": Loss.of(torch.tensor([2.0]), 1.0) for domain in ("source", "target")}
     added = step(learned()(losses))
-    assert added.keys() == {"depth/source", "depth/target", "uncertainty/depth"}
-    assert added["uncertainty/depth"].item() == pytest.approx(S["depth"] / 2)
+    assert added.keys() == {f"{kind}depth/{d}" for kind in ("", "uncertainty/") for d in ("source", "target")}
+    assert added["uncertainty/depth/source"].item() == pytest.approx(S["depth"] / 2)
     assert added["depth/target"].item() == pytest.approx(math.exp(-S["depth"]))
 
 

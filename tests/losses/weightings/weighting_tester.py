@@ -22,7 +22,7 @@ def some_losses(*, without: str | None = None, images: float = 4.0) -> dict[str,
             losses[name] = Loss.absent(torch.device("cpu"), weight=images)
         else:
             per_sample = torch.tensor([value, value / 2], requires_grad=True)
-            losses[name] = Loss.of(per_sample, images, samples=2.0)
+            losses[name] = Loss.of(per_sample, images, samples=2.0, mass=1.5)
     return losses
 
 
@@ -63,7 +63,7 @@ class WeightingTester:
         first = {name: loss._replace(sum=loss.sum * 0.25, weight=loss.weight * 0.5) for name, loss in one.items()}
         second = {name: loss._replace(sum=loss.sum * 0.75, weight=loss.weight * 0.5) for name, loss in one.items()}
         halves = [
-            {n: loss._replace(samples=loss.taking_part * share) for n, loss in part.items()}
+            {n: loss._replace(samples=loss.taking_part * share, mass=loss.entering * share) for n, loss in part.items()}
             for part, share in ((first, 0.75), (second, 0.25))
         ]
         alone, together = step(weighting(one)), step(*(weighting(part) for part in halves))

@@ -45,7 +45,7 @@ def collect(runs: Sequence[DenseRun]) -> list[Row]:
     for members in grouped(runs, _without_folds):
         folds: dict[int, list[dict[Column, Measured]]] = {}
         problems: dict[str, DenseProblem] = {}
-        for run in members:
+        for run in sorted(members, key=lambda run: run.recipe.setting):  # the same order of folds for every method
             problem = problems.setdefault(run.recipe.setting, DenseProblem(run.recipe))
             folds.setdefault(run.recipe.seed, []).append(select(run, problem=problem))
         incomplete = [seed for seed, found in folds.items() if len(found) != len(problems)]
@@ -87,7 +87,8 @@ def _together(folds: list[dict[Column, Measured]]) -> dict[Column, Measured]:
         parts = [fold[column] for fold in folds]
         statistics = {name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].tasks}
         groups = np.concatenate([part.groups for part in parts])
-        result[column] = Measured(parts[0].step, parts[0].tasks, statistics, groups)
+        images = "+".join(part.images for part in parts)
+        result[column] = Measured(parts[0].step, parts[0].tasks, statistics, groups, images)
     return result
 
 
@@ -110,9 +111,11 @@ def gain_over(row: Row, baseline: Row, column: Column = "source-val") -> Interva
 def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
     """Mean ± standard deviation over seeds of every task's score at the ``source-val`` choice.
 
-    With the name of a ``baseline`` method in the same setting (single-task learning, usually), columns give the mean
-    relative gain over it: at the ``source-val`` choice with its 95 % interval over seeds and groups of test images,
-    and what the other choices would have given.
+    With the name of a ``baseline`` method in the same setting and on the same test images (single-task learning,
+    usually), columns give the mean relative gain over it: at the ``source-val`` choice with its 95 % interval over
+    seeds and groups of test images, and what the other choices would have given.
+
+    Raises RunError where two rows could be the baseline, or it has other tasks or no common seed.
     """
     tasks: dict[str, DenseTask] = {}
     for row in rows:
@@ -152,16 +155,26 @@ def significant(value: float) -> int:
     return int(np.clip(3 - np.floor(np.log10(abs(value))), 1, 5)) - (1 if abs(value) >= 1 else 0)
 
 
+def _same_test(row: Row, other: Row) -> bool:
+    return row.setting == other.setting and row.selected[0]["last"].images == other.selected[0]["last"].images
+
+
 def _gains(row: Row, rows: Sequence[Row], baseline: str) -> list[str]:
-    matching = [other for other in rows if other.method == baseline and other.setting == row.setting]
+    matching = [other for other in rows if other.method == baseline and _same_test(row, other)]
     if not matching or row.method == baseline:
         return ["", "", ""]
+    if len(matching) > 1:
+        raise RunError(
+            f"baseline {baseline}: expected one recipe of that name for {row.setting}, found {len(matching)} that "
+            "differ in more than their seed"
+        )
     cells = []
     for column in HEADINGS:
         if not all(column in measured for measured in (*row.selected, *matching[0].selected)):
             cells.append("–")
             continue
         gain = gain_over(row, matching[0], column)
-        text = f"{100 * gain.estimate:+.1f}"
-        cells.append(text if column != "source-val" else f"{text} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]")
+        text = "–" if np.isnan(gain.estimate) else f"{100 * gain.estimate:+.1f}"
+        known = column == "source-val" and np.isfinite(gain.low)
+        cells.append(f"{text} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]" if known else text)
     return cells

@@ -15,17 +15,21 @@ from pydantic import TypeAdapter, ValidationError
 from isthmus.data.image_store import prepare_images
 from isthmus.errors import RecipeError, RunError
 from isthmus.evaluation.dense.compare import significant
-from isthmus.evaluation.dense.scores import Measured, image_groups, score_gain, select
+from isthmus.evaluation.dense.scores import Measured, image_groups, image_key, only, score_gain, select
 from isthmus.evaluation.load import load_method
 from isthmus.evaluation.statistics import Interval
 from isthmus.evaluation.tables import Table
 from isthmus.tasks.dense import DenseTask
+from isthmus.tasks.segmentation import Segmentation
 from isthmus.training.cache import cache_folder
 from isthmus.training.dense.build import build_reader
 from isthmus.training.dense.monitor import measure
 from isthmus.training.dense.problem import DenseProblem
 from isthmus.training.dense.recipe import DenseRun, ImageDataSpec, ImageFolderSpec
 from isthmus.training.recipe import Rule
+
+VISIBLE = 0.0005
+"""A gain below this is 0.0 percentage points wherever it is written."""
 
 
 def measured_on(run: DenseRun, data: str, rule: Rule, stage: str | None = None) -> Measured:
@@ -67,7 +71,7 @@ def measured_on(run: DenseRun, data: str, rule: Rule, stage: str | None = None) 
     present = {name: store.present[:, list(store.tasks).index(name)] for name in shared}
     with torch.no_grad():
         statistics = measure(method.predict, store, rows, shared, present)
-    return Measured(-1, shared, statistics, image_groups(store, rows))
+    return Measured(-1, shared, statistics, image_groups(store, rows), image_key(store, rows))
 
 
 def score_table(ours: Measured) -> Table:
@@ -94,10 +98,13 @@ class ClassScore:
 
     @property
     def verdict(self) -> str:
-        """``hurt`` and ``helped`` when the interval excludes zero; otherwise ``within noise``."""
+        """``hurt`` and ``helped`` when the interval excludes zero, and the gain can be seen in a table of percentages;
+        ``same`` without any difference; otherwise ``within noise``."""
         if np.isnan(self.iou):
             return "no pixel"
-        if self.gain is None or not self.gain.excludes_zero:
+        if self.gain is not None and self.gain.estimate == self.gain.low == self.gain.high == 0:
+            return "same"
+        if self.gain is None or not self.gain.excludes_zero or abs(self.gain.estimate) < VISIBLE:
             return "within noise"
         return "helped" if self.gain.estimate > 0 else "hurt"
 
@@ -115,7 +122,8 @@ def class_scores(ours: Measured, baseline: Measured | None = None) -> list[Class
                 found.append(ClassScore(name, each, scores[score]))
             else:
                 before = baseline.scores(name)[score]
-                found.append(ClassScore(name, each, scores[score], before, score_gain([ours], [baseline], name, score)))
+                gain = score_gain([only(ours, [name])], [only(baseline, [name])], name, score)
+                found.append(ClassScore(name, each, scores[score], before, gain))
     return found
 
 
@@ -127,10 +135,34 @@ def class_table(scores: list[ClassScore]) -> Table:
     rows = []
     for s in scores:
         gain = s.gain
-        interval = "–" if gain is None else f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-        estimate = "–" if gain is None else f"{100 * gain.estimate:+.1f}"
+        estimate, interval = _gain_cells(gain)
         rows.append((s.task, s.name, _percent(s.iou), _percent(s.baseline), estimate, interval, s.verdict))
     return Table((*headings, "baseline", "gain", "95 % interval", "verdict"), tuple(rows))
+
+
+def _gain_cells(gain: Interval | None) -> tuple[str, str]:
+    """A gain and its interval in percent; dashes for what cannot be had."""
+    if gain is None or np.isnan(gain.estimate):
+        return "–", "–"
+    return f"{100 * gain.estimate:+.1f}", "–" if np.isnan(
+        gain.low
+    ) else f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def gain_text(gain: Interval) -> str:
+    """A gain in percent with its 95 % interval, where there is one."""
+    estimate, interval = _gain_cells(gain)
+    return f"{estimate} %" if interval == "–" else f"{estimate} %, 95 % interval {interval}"
+
+
+def counted_classes(tasks: Mapping[str, DenseTask]) -> list[str]:
+    """Which classes a mean counts, for every task that does not count all of them."""
+    lines = []
+    for name, task in tasks.items():
+        if isinstance(task, Segmentation) and task.counted is not None:
+            counted = ", ".join(task.classes[index] for index in task.counted)
+            lines.append(f"{name}: the mean counts {counted}; the other classes only as errors")
+    return lines
 
 
 def summary(ours: Measured, classes: list[ClassScore]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -256,15 +256,3 @@ def address(rgb: np.ndarray, *, photograph: bool = False) -> str:
 
 def _raw(rgb: np.ndarray) -> str:
     return data_uri(png(rgb))
-
-
-def shared_tasks(ours: Measured, theirs: Measured) -> tuple[Measured, Measured]:
-    """Two measurements of the tasks that both have."""
-    names = [name for name in ours.tasks if name in theirs.tasks]
-    return only(ours, names), only(theirs, names)
-
-
-def only(measured: Measured, names: Sequence[str]) -> Measured:
-    """A measurement of some of its tasks."""
-    tasks: Mapping[str, DenseTask] = {name: measured.tasks[name] for name in names}
-    return Measured(measured.step, tasks, {name: measured.statistics[name] for name in names}, measured.groups)

@@ -18,6 +18,7 @@ def learnt(run: DenseRun) -> tuple[dict[str, DenseTask], tuple[int, int]]:
     if noted is None:
         problem = DenseProblem(run.recipe)
         return problem.tasks, problem.source.size
-    classes = {name: tuple(names) for name, names in noted["tasks"].items()}
+    # A mapping, or pairs, which keep the data set's order: a recipe that names no tasks learns them in that order.
+    classes = {name: tuple(names) for name, names in dict(noted["tasks"]).items()}
     height, width = noted["size"]
     return build_tasks(run.recipe, classes), (height, width)

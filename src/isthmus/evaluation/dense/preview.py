@@ -17,6 +17,7 @@ from isthmus.tasks.dense import DenseTask
 PANEL = 340
 """About how many pixels wide each picture is shown."""
 PER_ROW = 3
+"""Pictures beside each other; four are two rows of two."""
 GAP, LINE, SWATCH = 18, 20, 13
 LEAST_SHARE = 0.002
 """Classes on fewer of the pixels are not named below a preview."""
@@ -43,10 +44,11 @@ def number(value: float) -> str:
 
 
 def preview(image: np.ndarray, panels: Sequence[Panel]) -> np.ndarray:
-    """The image and its predictions, three in a row. Shape: ``(H, W, 3)`` uint8 to ``(H', W', 3)`` uint8."""
+    """The image and its predictions, in rows. Shape: ``(H, W, 3)`` uint8 to ``(H', W', 3)`` uint8."""
     tiles = [_tile("Image", enlarged(image, PANEL, smooth=True), None)]
     tiles += [_tile(title(look.task), enlarged(look.picture(values), PANEL), (look, values)) for look, values in panels]
-    rows = [tiles[start : start + PER_ROW] for start in range(0, len(tiles), PER_ROW)]
+    per_row = 2 if len(tiles) == 4 else PER_ROW
+    rows = [tiles[start : start + per_row] for start in range(0, len(tiles), per_row)]
     width = max(sum(tile.width + GAP for tile in row) for row in rows) + GAP
     height = sum(max(tile.height for tile in row) + GAP for row in rows) + GAP
     sheet = Image.new("RGB", (width, height), PAPER)

@@ -24,7 +24,7 @@ from isthmus.evaluation.dense import figures, gallery
 from isthmus.evaluation.dense.compare import significant
 from isthmus.evaluation.dense.evaluate import class_scores
 from isthmus.evaluation.dense.figures import Evaluation, Shown
-from isthmus.evaluation.dense.gallery import Pick, Predictor, address, only, picks, shared_tasks
+from isthmus.evaluation.dense.gallery import Pick, Predictor, address, picks
 from isthmus.evaluation.dense.joint_space import JointMaps, joint_space_maps
 from isthmus.evaluation.dense.pictures import Look, colour_map, label_values, pixel_values
 from isthmus.evaluation.dense.preview import title
@@ -33,9 +33,12 @@ from isthmus.evaluation.dense.scores import (
     NOT_USABLE,
     Column,
     Measured,
+    image_key,
     mean_relative_gain,
+    only,
     score_gain,
     select,
+    shared_tasks,
 )
 from isthmus.evaluation.figures import class_gains as class_gains_figure
 from isthmus.evaluation.figures import loss_curves, run_colours, signed
@@ -74,6 +77,24 @@ LOSSES_NOTE = (
     " Single tasks average over the images that carry the label, the other methods over all images of a batch, so that "
     "their levels cannot be compared."
 )
+
+SCORES = {
+    "mean_iou": "mIoU: mean intersection over union of the classes",
+    "pixel_accuracy": "share of pixels with the right class",
+    "abs_error": "aErr: mean absolute error",
+    "rel_error": "mean error relative to the truth",
+    "rmse": "root of the mean squared error",
+    "delta1": "share of pixels within a factor of 1.25",
+    "mean_error": "mErr: mean angle to the truth",
+    "median_error": "median angle to the truth",
+    "within_11.25": "share of pixels within 11.25°",
+    "within_22.5": "share of pixels within 22.5°",
+    "within_30": "share of pixels within 30°",
+    "max_iou": "maxIoU: mean IoU at the best threshold",
+    "iou_at_0.5": "mean IoU at threshold 0.5",
+    "ods_f": "odsF: F-measure at the best threshold",
+}
+"""Scores in words."""
 
 METHODS = {
     "single-task": "A network of its own for every task",
@@ -122,6 +143,15 @@ class _Subject:
     method: Method | None
 
 
+@dataclass(frozen=True)
+class _Images:
+    """How many test images, how large, and which."""
+
+    count: int
+    size: tuple[int, int]
+    key: str
+
+
 class _Gain(NamedTuple):
     """What one class gained over another run."""
 
@@ -157,20 +187,20 @@ def _open(runs: Sequence[DenseRun], rule: Rule) -> list[_Subject]:
 
 def _check_same_images(first: _Subject, run: DenseRun, problem: DenseProblem) -> None:
     """Runs are compared on the same images at the same size, and on the same classes of the tasks that both have."""
-    (names, size), (own, own_size) = (_test_images(each) for each in (first.problem, problem))
-    if (names, size) != (own, own_size):
+    expected, found = (_test_images(each) for each in (first.problem, problem))
+    if found != expected:
         raise RunError(
-            f"{run.path}: expected the {len(names)} test images of {first.run.path} at {size[0]} x {size[1]}, found "
-            f"{len(own)} at {own_size[0]} x {own_size[1]}, others among them"
+            f"{run.path}: expected the {expected.count} test images of {first.run.path} at {expected.size[0]} x "
+            f"{expected.size[1]}, found {found.count} at {found.size[0]} x {found.size[1]}, others among them"
         )
     common = [name for name in first.problem.tasks if name in problem.tasks]
     if not common or any(first.problem.tasks[name].classes != problem.tasks[name].classes for name in common):
         raise RunError(f"{run.path}: expected tasks and classes of {first.run.path}, found {', '.join(problem.tasks)}")
 
 
-def _test_images(problem: DenseProblem) -> tuple[list[str], tuple[int, int]]:
-    store = problem.source
-    return [store.names[row] for row in store.indices("test")], store.size
+def _test_images(problem: DenseProblem) -> _Images:
+    store, rows = problem.source, problem.source.indices("test")
+    return _Images(len(rows), store.size, image_key(store, rows))
 
 
 def _evaluations(run: DenseRun, tasks: Mapping[str, DenseTask]) -> list[Evaluation]:
@@ -206,7 +236,7 @@ def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
     ]
     return render(
         "isthmus.evaluation.dense",
-        title=f"{subject.shown.label}, {subject.run.recipe.setting}",
+        title=f"{subject.shown.label}, {_data(subject.run.recipe)}",
         sentence=_sentence(subject),
         baselines=shown[1:],
         subject=subject.shown,
@@ -223,11 +253,16 @@ def _sentence(subject: _Subject) -> str:
     height, width = subject.problem.source.size
     names = {"segnet": "SegNet", "mtan": "MTAN", "resnet-aspp": "dilated ResNet"}
     return (
-        f"{_method(recipe)}; {', '.join(title(name).lower() for name in subject.problem.tasks)} on {recipe.setting}, "
+        f"{_method(recipe)}; {', '.join(title(name).lower() for name in subject.problem.tasks)} on {_data(recipe)}, "
         f"with a {names[network.kind]} of width {network.width:g} on images of {height} × {width} pixels, seed "
         f"{recipe.seed}, for {stages}, and measured on {len(subject.measured.groups)} test images of {groups} groups "
         "(rooms, streets, recordings)."
     )
+
+
+def _data(recipe: DenseRecipe) -> str:
+    """Data and labels in words; what is simulated says so."""
+    return f"simulated {recipe.setting}" if recipe.source.data.kind in ("rooms", "streets") else recipe.setting
 
 
 def _method(recipe: DenseRecipe) -> str:
@@ -264,7 +299,9 @@ def _results(subjects: Sequence[_Subject], rule: Rule) -> Section:
                     }
                 )
     values = {
-        "headings": [f"{task.heading} {'↑' if task.higher_is_better else '↓'}" for task in tasks.values()],
+        "headings": [
+            (title(task).lower(), f"{task.heading} {'↑' if task.higher_is_better else '↓'}") for task in tasks.values()
+        ],
         "rows": rows,
         "reference": None if reference is None else reference.shown,
         "images": len(subjects[0].measured.groups),
@@ -301,7 +338,7 @@ def _scores(subjects: Sequence[_Subject]) -> Section:
         found = [each.measured.scores(name) if name in each.measured.tasks else {} for each in subjects]
         rows = [
             {
-                "name": score.replace("_", " ").replace("iou", "IoU").replace("ods f", "odsF"),
+                "name": SCORES.get(score, score.replace("_", " ")),
                 "headline": score == task.headline,
                 "values": [_number(each.get(score, math.nan)) for each in found],
             }
@@ -393,14 +430,15 @@ def _joint_spaces(subjects: Sequence[_Subject], chosen: Sequence[Pick]) -> list[
         if isinstance(each.method, MTPSL):
             store, rows = each.problem.source, each.problem.source.indices("test")
             present = {name: store.present[:, list(store.tasks).index(name)] for name in each.problem.tasks}
-            images = []
-            for pick in chosen[:JOINT_IMAGES]:
-                batch = read_batch(store, rows[[pick.position]], present, "test")
+            shown, images = rows[[pick.position for pick in chosen]], []
+            for row in shown[:JOINT_IMAGES]:
+                batch = read_batch(store, np.array([row]), present, "test")
+                others = read_batch(store, shown[shown != row], present, "test") if len(shown) > 1 else None
                 images.append(
                     {
-                        "name": store.names[rows[pick.position]],
-                        "image": address(np.asarray(store.images[rows[pick.position]]), photograph=True),
-                        **_joint_space(each.method, batch),
+                        "name": store.names[row],
+                        "image": address(np.asarray(store.images[row]), photograph=True),
+                        **_joint_space(each.method, batch, others),
                     }
                 )
             values = {
@@ -413,10 +451,10 @@ def _joint_spaces(subjects: Sequence[_Subject], chosen: Sequence[Pick]) -> list[
 
 
 @torch.no_grad()
-def _joint_space(method: MTPSL, batch: Batch) -> dict[str, Any]:
+def _joint_space(method: MTPSL, batch: Batch, others: Batch | None) -> dict[str, Any]:
     """A table of one image: predictions down the side, labels along the top, both of their maps in the cells."""
     outputs = method.predict(batch.inputs)
-    maps = {(pair.source, pair.target): pair for pair in joint_space_maps(method, batch)}
+    maps = {(pair.source, pair.target): pair for pair in joint_space_maps(method, batch, others)}
     predicted, labelled = {}, {}
     for name, task in method.tasks.items():
         truth, valid = label_values(task, batch.labels[name])[0], batch.valid[name][0].numpy()
@@ -441,6 +479,7 @@ def _mapped(pair: JointMaps | None) -> dict[str, str] | None:
         "prediction": address(colour_map(pair.prediction, "cividis")),
         "label": address(colour_map(pair.label, "cividis")),
         "similarity": f"{pair.similarity:.3f}",
+        "elsewhere": NAN if math.isnan(pair.elsewhere) else f"{pair.elsewhere:.3f}",
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,19 +26,23 @@ COLUMNS: tuple[Column, ...] = ("source-val", "last", "test-selected")
 NOT_USABLE = "test-selected (not usable)"
 
 RESAMPLES = 1000
+LOOKED_AT = 16
+"""So many images are compared by their content when two runs are to have been measured on the same ones."""
 
 
 @dataclass(frozen=True)
 class Measured:
     """The statistics of one checkpoint on the images of a test part, row by row.
 
-    ``groups`` ``(n,)`` is what must be resampled together: the room or street of an image, or its own name.
+    ``groups`` ``(n,)`` is what must be resampled together: the room or street of an image, or its own name. ``images``
+    says which images these are (:func:`image_key`).
     """
 
     step: int
     tasks: Mapping[str, DenseTask]
     statistics: Statistics
     groups: np.ndarray
+    images: str = ""
 
     def scores(self, task: str) -> dict[str, float]:
         """All scores of a task over all images."""
@@ -88,6 +94,7 @@ def _measured(point: dict[str, np.ndarray], problem: DenseProblem) -> Measured |
         problem.tasks,
         {name: point[f"test/{name}"] for name in problem.tasks},
         image_groups(problem.source, rows),
+        image_key(problem.source, rows),
     )
 
 
@@ -96,8 +103,34 @@ def image_groups(store: ImageStore, rows: np.ndarray) -> np.ndarray:
     return np.array([store.groups[row] or store.names[row] for row in rows])
 
 
+def image_key(store: ImageStore, rows: np.ndarray) -> str:
+    """Which images these are, as far as their names, their size and the content of a few of them tell.
+
+    Names alone do not: a simulator gives the same names to the rooms of another seed.
+    """
+    size = [int(side) for side in store.size]
+    digest = hashlib.sha256(json.dumps([size, [store.names[row] for row in rows]]).encode())
+    for position in np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int)):
+        digest.update(np.asarray(store.images[rows[position]]).tobytes())
+    return digest.hexdigest()
+
+
 def _latest_best(scores: list[float]) -> int:
     return max(range(len(scores)), key=lambda index: (scores[index], index))
+
+
+def shared_tasks(ours: Measured, theirs: Measured) -> tuple[Measured, Measured]:
+    """Two measurements of the tasks that both have."""
+    names = [name for name in ours.tasks if name in theirs.tasks]
+    return only(ours, names), only(theirs, names)
+
+
+def only(measured: Measured, names: Sequence[str]) -> Measured:
+    """A measurement of some of its tasks."""
+    tasks: Mapping[str, DenseTask] = {name: measured.tasks[name] for name in names}
+    return Measured(
+        measured.step, tasks, {name: measured.statistics[name] for name in names}, measured.groups, measured.images
+    )
 
 
 def relative_gain(task: DenseTask, ours: Tensor, baseline: Tensor) -> Tensor:
@@ -111,7 +144,15 @@ def mean_relative_gain(ours: list[Measured], baseline: list[Measured]) -> Interv
 
     The interval covers new seeds and new groups of test images: whole groups are resampled, the same ones for both
     sides and all seeds. With a single pair only the groups count.
+
+    Raises RunError where the two were not measured on the same images and tasks.
     """
+    for each in (*ours, *baseline):
+        if set(each.tasks) != set(ours[0].tasks):
+            raise RunError(
+                f"mean relative gain: expected runs of the tasks {', '.join(ours[0].tasks)}, found one of "
+                f"{', '.join(each.tasks)}"
+            )
 
     def gain(a: Measured, b: Measured, weights: Tensor | None) -> Tensor:
         gains = [
@@ -146,7 +187,7 @@ def crossed_gain(
     """
     groups = ours[0].groups
     for each in (*ours, *baseline):
-        if not np.array_equal(each.groups, groups):
+        if not np.array_equal(each.groups, groups) or each.images != ours[0].images:
             raise RunError(f"expected runs measured on the same {len(groups)} images, found {len(each.groups)} others")
     clusters = len(np.unique(groups))
     by_seed = np.array([float(gain(a, b, None)) for a, b in zip(ours, baseline)])

@@ -38,13 +38,18 @@ class Weighting(nn.Module):
         """Scale losses, or add some; called inside the step on every process. The default changes nothing."""
         return losses
 
-    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor) -> Tensor:
-        """The direction for the shared parameters. Shape: ``(T, P)``, ``(T,)`` to ``(P,)``.
+    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor, shares: Tensor | None = None) -> Tensor:
+        """The direction for the shared parameters. Shape: ``(T, P)``, ``(T,)``, ``(T,)`` to ``(P,)``.
 
         Row t is the gradient of the loss of ``tasks[t]`` as :meth:`forward` returned it, over all processes; ``means``
-        are those losses. Only tasks that are present somewhere in the batch have a row. The default adds up.
+        are those losses, taken over all images of the batch, and ``shares`` how much of the batch is labelled for the
+        task (``means / shares`` is the mean loss of a labelled image; None: all of it). Only tasks that are present
+        somewhere in the batch have a row. The default adds up.
         """
         return jacobian.sum(dim=0)
 
     def observe(self, means: Mapping[str, float]) -> None:
-        """Be told, after a step, the mean loss over all processes, *before* scaling, of each task that was present."""
+        """Be told, after a step, the mean loss of the labelled samples of all processes, *before* scaling, by task.
+
+        Tasks that were absent are not named.
+        """

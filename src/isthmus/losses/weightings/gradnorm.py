@@ -12,6 +12,8 @@ the target :math:`\bar G r_t^\alpha` held constant. Differences from the paper:
   descent. The paper leaves the optimiser open; released codes use Adam, which is blind to that unit as well.
 - Sums and means are over the tasks of the batch; weights of the others stay, and :math:`L_t(0)` is the loss of the
   first batch that holds the task.
+- :math:`L_t` and its gradient are those of a *labelled* image. Taken over the whole batch, as the step has them, both
+  would follow how many images of the batch happen to carry the label.
 """
 
 from __future__ import annotations
@@ -62,15 +64,16 @@ class GradNorm(Weighting):
         return scaled
 
     @torch.no_grad()
-    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor) -> Tensor:
+    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor, shares: Tensor | None = None) -> Tensor:
         """Add the gradients up, and move the weights of ``tasks`` by a step that keeps their sum."""
         rows = torch.tensor([self.tasks.index(task) for task in tasks], device=self.weights.device)
         weights = self.weights[rows]
-        losses = means.to(weights) / weights
+        labelled = torch.ones_like(weights) if shares is None else shares.to(weights)
+        losses = means.to(weights) / labelled / weights
         first = self.initial[rows]
         self.initial[rows] = first = torch.where(first.isnan() & losses.isfinite(), losses, first)
 
-        norms = torch.linalg.vector_norm(jacobian, dim=1).to(weights)
+        norms = torch.linalg.vector_norm(jacobian, dim=1).to(weights) / labelled
         progress = (losses / first).nan_to_num(1.0, posinf=1.0, neginf=1.0).clamp(min=0)
         pace = progress / progress.mean().clamp(min=torch.finfo(progress.dtype).tiny)
         mean_norm = norms.mean()

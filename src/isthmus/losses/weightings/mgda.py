@@ -42,7 +42,7 @@ class MGDA(Weighting):
         self.normalisation = normalisation
 
     @torch.no_grad()
-    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor) -> Tensor:
+    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor, shares: Tensor | None = None) -> Tensor:
         """The common direction, see the module."""
         norms = torch.linalg.vector_norm(jacobian, dim=1).double()
         unit = jacobian / norms.clamp(min=torch.finfo(jacobian.dtype).tiny).to(jacobian)[:, None]

@@ -51,7 +51,7 @@ class Aggregated(Weighting):
         _aggregator(rule, len(tasks))
 
     @torch.no_grad()
-    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor) -> Tensor:
+    def combine(self, jacobian: Tensor, tasks: tuple[str, ...], means: Tensor, shares: Tensor | None = None) -> Tensor:
         """The direction that the rule finds; see the module for its length."""
         norms = torch.linalg.vector_norm(jacobian, dim=1)
         rows = jacobian[norms > 0]

@@ -5,7 +5,9 @@ Each task t has a learned :math:`s_t = \log \sigma_t^2` and enters the step as
 .. math:: \frac{e^{-s_t}}{c_t} L_t + \frac{s_t}{2},
 
 with :math:`c_t` 1 for tasks with classes and 2 for regression in the form of the paper (``kendall``, as released with
-UniversalRepresentations), and 2 for all in MTAN's (``mtan``).
+UniversalRepresentations), and 2 for all in MTAN's (``mtan``). The paper has every label of every image. Here both terms
+are those of a labelled image and enter with the same factor: of an unlabelled image neither does. Counted in full, the
+second term would make a rarely labelled task seem a certain one.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Uncertainty(Weighting):
 
     A task that no sample of the batch is labelled for, on any process, contributes neither of its terms, so its
     uncertainty does not drift towards what the second term alone would have. The losses of one task in several domains
-    share an uncertainty, and its second term is added once. That term is a loss of its own, ``uncertainty/<task>``.
+    share an uncertainty. The second term is a loss of its own, ``uncertainty/<task>/<domain>``.
 
     Args:
         tasks: names of the tasks.
@@ -55,17 +57,14 @@ class Uncertainty(Weighting):
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.tensor(float(initial))) for task in tasks})
 
     def forward(self, losses: dict[str, Loss]) -> dict[str, Loss]:
-        """Scale the losses of the tasks and add ``uncertainty/<task>`` for each."""
+        """Scale the losses of the tasks and add ``uncertainty/<task>/<domain>`` for each."""
         weighted = dict(losses)
-        samples: dict[str, torch.Tensor] = {}
         for name, loss in losses.items():
             task = self.task_of(name)
             if task is None:
                 continue
             scale = torch.exp(-self.log_variance[task]) / self.constants[task]
             weighted[name] = loss._replace(sum=loss.sum * scale)
-            samples[task] = samples.get(task, 0.0) + loss.taking_part
-        for task, count in samples.items():
-            # A sum over the samples that is divided by their number on all processes: s/2 if there is one anywhere.
-            weighted[f"uncertainty/{task}"] = Loss(self.log_variance[task] / 2 * count, count)
+            second = self.log_variance[task] / 2 * loss.entering
+            weighted[f"uncertainty/{name}"] = Loss(second, loss.weight, 1.0, loss.samples, loss.mass)
         return weighted

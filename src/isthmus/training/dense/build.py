@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ from isthmus.tasks.dense import DenseTask
 from isthmus.tasks.segmentation import Segmentation
 from isthmus.training.dense.recipe import (
     CrossTaskSpec,
+    CustomDenseSpec,
     DenseNetworkSpec,
     DenseRecipe,
     DWASpec,
@@ -103,6 +105,11 @@ def build_tasks(recipe: DenseRecipe, available: Mapping[str, tuple[str, ...]]) -
     unknown = [name for name in recipe.tasks if name not in available]
     if unknown:
         raise RecipeError(f"tasks: expected some of {', '.join(available)}, found {', '.join(unknown)}")
+    unweighted = [name for name in recipe.task_weights if name not in (recipe.tasks or available)]
+    if unweighted:
+        raise RecipeError(
+            f"task_weights: expected some of {', '.join(recipe.tasks or available)}, found {unweighted[0]!r}"
+        )
     tasks: dict[str, DenseTask] = {}
     for name in recipe.tasks or tuple(available):
         counted = recipe.counted_classes if name == "segmentation" else ()
@@ -139,8 +146,10 @@ def carried_labels(spec: LabelsSpec, store: ImageStore, tasks: tuple[str, ...]) 
     return {task: present[:, column] for column, task in enumerate(tasks)}
 
 
-def build_network(spec: DenseNetworkSpec, channels: dict[str, int], *, in_channels: int = 3) -> nn.Module:
-    """A network with an output for each task."""
+def build_network(
+    spec: DenseNetworkSpec, channels: dict[str, int], *, in_channels: int = 3, pretrained: bool = True
+) -> nn.Module:
+    """A network with an output for each task; without ``pretrained`` ready for weights that a checkpoint holds."""
     match spec:
         case SegNetSpec():
             return SegNet(channels, in_channels=in_channels, width=spec.width, stages=spec.stages)
@@ -153,7 +162,8 @@ def build_network(spec: DenseNetworkSpec, channels: dict[str, int], *, in_channe
                 width=spec.width,
                 aspp_channels=spec.aspp_channels,
                 dropout=spec.dropout,
-                weights=spec.weights,
+                weights=spec.weights if pretrained else None,
+                normalise=spec.weights is not None,
             )
 
 
@@ -162,67 +172,45 @@ def build_augment(spec: ImageAugmentSpec) -> ImageAugment:
     return ImageAugment(**spec.model_dump())
 
 
-def build_method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
-    """The method with freshly initialised networks, the same for the same seed."""
+def build_method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask], *, pretrained: bool = True) -> Method:
+    """The method with freshly initialised networks, the same for the same seed.
+
+    Without ``pretrained`` the recipe's file of ImageNet weights is not asked for: a checkpoint's will follow.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        method = _method(recipe, tasks)
+        method = _method(recipe, tasks, pretrained)
     method.weighting = build_weighting(recipe.weighting, tuple(tasks))
     return method
 
 
-def _method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
+def _method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask], pretrained: bool) -> Method:
     spec = recipe.method
     channels = {name: task.channels for name, task in tasks.items()}
     if isinstance(spec, SingleTaskSpec):
-        return SingleTask(lambda wanted: build_network(recipe.network, wanted), tasks)
-    network = build_network(recipe.network, channels)
+        return SingleTask(lambda wanted: build_network(recipe.network, wanted, pretrained=pretrained), tasks)
+    network = build_network(recipe.network, channels, pretrained=pretrained)
     views = build_augment(recipe.views)
+    if isinstance(spec, CustomDenseSpec):
+        raise RecipeError(f"method: {spec.name!r} is of your own making: pass the object to train(method=...)")
+    common: dict[str, Any] = {"reduction": spec.reduction, "task_weights": recipe.task_weights}
     match spec:
         case MultiTaskSpec():
-            return MultiTask(network, tasks, reduction=spec.reduction, task_weights=recipe.task_weights)
+            return MultiTask(network, tasks, **common)
         case SemiSupervisedSpec():
-            return SemiSupervised(
-                network,
-                tasks,
-                views,
-                reduction=spec.reduction,
-                weight=spec.weight,
-                task_weights=recipe.task_weights,
-            )
+            return SemiSupervised(network, tasks, views, weight=spec.weight, **common)
         case MTPSLSpec():
             codes = None if spec.condition == "none" else len(tasks) * (len(tasks) - 1)
+            modulated = spec.film_inputs and codes is not None
             options = JointSpaceOptions(**spec.model_dump(exclude={"kind", "reduction", "film_inputs"}))
-            return MTPSL(
-                network,
-                tasks,
-                build_mapping(recipe.network, channels, codes, film_inputs=spec.film_inputs),
-                views,
-                options,
-                reduction=spec.reduction,
-                task_weights=recipe.task_weights,
-            )
+            mapping = build_mapping(recipe.network, channels, codes, film_inputs=modulated)
+            return MTPSL(network, tasks, mapping, views, options, **common)
         case CrossTaskSpec(kind="contrastive" | "discriminator"):
             mapping = build_mapping(recipe.network, channels, len(tasks) * (len(tasks) - 1), film_inputs=True)
             if spec.kind == "contrastive":
-                return Contrastive(
-                    network,
-                    tasks,
-                    mapping,
-                    reduction=spec.reduction,
-                    weight=spec.weight,
-                    margin=spec.margin,
-                    task_weights=recipe.task_weights,
-                )
-            return Discriminator(
-                network,
-                tasks,
-                mapping,
-                PairDiscriminator(network.bottleneck_channels),  # type: ignore[arg-type]
-                reduction=spec.reduction,
-                weight=spec.weight,
-                task_weights=recipe.task_weights,
-            )
+                return Contrastive(network, tasks, mapping, weight=spec.weight, margin=spec.margin, **common)
+            judge = PairDiscriminator(network.bottleneck_channels)  # type: ignore[arg-type]
+            return Discriminator(network, tasks, mapping, judge, weight=spec.weight, **common)
         case CrossTaskSpec() | XTaskSpec():
 
             def build_map(in_channels: int, wanted: dict[str, int]) -> nn.Module:
@@ -233,16 +221,7 @@ def _method(recipe: DenseRecipe, tasks: Mapping[str, DenseTask]) -> Method:
                 "perceptual-map": PerceptualMap,
                 "x-task": XTask,
             }
-            return kinds[spec.kind](
-                network,
-                tasks,
-                build_map,
-                reduction=spec.reduction,
-                weight=spec.weight,
-                task_weights=recipe.task_weights,
-            )
-        case _:
-            raise RecipeError(f"method: {spec.name!r} is of your own making: pass the object to train(method=...)")
+            return kinds[spec.kind](network, tasks, build_map, weight=spec.weight, **common)
 
 
 def build_mapping(

@@ -17,6 +17,7 @@ from isthmus.training.dense.build import (
     build_method,
     build_reader,
     build_tasks,
+    build_weighting,
     carried_labels,
 )
 from isthmus.training.dense.monitor import DenseMonitor
@@ -49,16 +50,20 @@ class DenseProblem(Problem):
         ]
 
     def description(self) -> dict[str, Any]:
-        """``tasks`` with their class names, and the ``size`` of the images."""
+        """``outputs``: the data set's ``tasks`` with their class names, and the ``size`` of the images."""
         height, width = self.source.size
-        return {
-            "tasks": {name: list(classes) for name, classes in self.source.tasks.items()},
-            "size": [int(height), int(width)],
-        }
+        # Pairs, since the order of the tasks counts and that of a JSON object's keys does not.
+        tasks = [[name, list(classes)] for name, classes in self.source.tasks.items()]
+        return {"outputs": {"tasks": tasks, "size": [int(height), int(width)]}}
 
     def build_method(self) -> Method:
         """The recipe's method."""
         return build_method(self.recipe, self.tasks)
+
+    def adopt(self, method: Method) -> None:
+        """Balance its tasks as the recipe says, unless it brings a weighting of its own."""
+        if method.weighting is None:
+            method.weighting = build_weighting(self.recipe.weighting, tuple(self.tasks))
 
     def streams(self, method: Method) -> dict[str, BatchStream]:
         """The training part."""

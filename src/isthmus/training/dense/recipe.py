@@ -100,12 +100,22 @@ class LabelsSpec(Spec):
     @field_validator("ratio", mode="before")
     @classmethod
     def _colons(cls, value: Any) -> Any:
-        return tuple(float(part) for part in value.split(":")) if isinstance(value, str) else value
+        if isinstance(value, int | float):
+            # YAML reads 9:1 as a number in base 60.
+            raise ValueError(
+                f"expected one number per task, '[9, 1]' or \"'9:1'\" with quotes of its own, found {value}"
+            )
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(":"))
+        except ValueError:
+            raise ValueError(f"expected numbers with colons between them, found {value!r}") from None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.setting == "ratio") != bool(self.ratio):
-            raise ValueError(f"ratio: expected proportions with setting 'ratio' only, found {self.ratio}")
+            raise ValueError(f"ratio: expected proportions with setting 'ratio' and [] with others, found {self.ratio}")
         if (self.setting == "file") != (self.file is not None):
             raise ValueError(f"file: expected a file with setting 'file' only, found {self.file}")
         return self
@@ -191,7 +201,7 @@ class MTPSLSpec(Spec):
     condition: Literal["input-and-pair", "pair", "none"] = "input-and-pair"
     film_inputs: bool = True
     joint_space: Literal["vector", "map"] = "vector"
-    detach_feature: bool = False
+    detach_feature: bool = True
     encoding: Literal["softmax", "gumbel"] = "softmax"
     second_view: bool = False
 
@@ -283,8 +293,8 @@ class DenseRecipe(Recipe):
     tasks: tuple[str, ...] = ()
     """Those of the data set that are learnt, in the order of tables; all by default."""
     augment: ImageAugmentSpec = ImageAugmentSpec()
-    views: ImageAugmentSpec = ImageAugmentSpec()
-    """How a method makes a second view of an augmented image (semi-supervised, mtpsl with ``second_view``)."""
+    views: ImageAugmentSpec = ImageAugmentSpec(scales=(1.2, 1.5), flip=0.0)
+    """How a method makes a second view of an augmented image (semi-supervised, mtpsl with ``second_view``): a crop."""
     network: DenseNetworkSpec = SegNetSpec()
     method: DenseMethodSpec
     task_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -313,6 +323,28 @@ class DenseRecipe(Recipe):
             raise ValueError("stages: method 'x-task' learns its maps in the first and the network in the others")
         if self.method.kind == "single-task" and self.weighting.kind != "uniform":
             raise ValueError(f"weighting.kind: single tasks have nothing to balance, found {self.weighting.kind!r}")
+        cross_task = self.method.kind in (
+            "mtpsl",
+            "direct-map",
+            "perceptual-map",
+            "contrastive",
+            "discriminator",
+            "x-task",
+        )
+        if cross_task and len(self.tasks) == 1:
+            raise ValueError(
+                f"tasks: method {self.method.kind!r} compares tasks and needs two, found {self.tasks[0]!r}"
+            )
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks: expected each once, found {', '.join(self.tasks)}")
+        if self.method.kind == "x-task" and self.weighting.kind in GRADIENT_WEIGHTINGS:
+            raise ValueError(
+                f"weighting.kind: {self.weighting.kind!r} has nothing to combine while x-task learns its maps"
+            )
+        if self.method.kind in ("single-task", "custom") and self.task_weights:
+            raise ValueError(
+                f"task_weights: method {self.method.kind!r} takes none, found {', '.join(self.task_weights)}"
+            )
         return self
 
     @property
