@@ -1,6 +1,6 @@
 """Draw ``docs/pictures/simulated-objects.png``: the ten classes in the three simulated domains.
 
-Run ``python docs/draw_simulated_objects.py`` from the root of the project. Every domain shows two training samples
+Run ``python docs/pictures/simulated_objects.py`` from the root of the project. Every domain shows two training samples
 per class, the next two after the first ``--skip`` ones, turned about z as the reader turned them. Points on the far
 side of a shape are left out of the picture, so that it reads as a surface; scans show all their points.
 """

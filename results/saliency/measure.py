@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from isthmus.evaluation.conflict import observe, within_steps
+from isthmus.training.build import build_method, build_streams, open_domains
 from scipy import stats
 
 from isthmus.data.randomness import Progress
-from isthmus.evaluation.conflict import observe, within_steps
 from isthmus.methods.self_supervised import SelfSupervised
-from isthmus.training.build import build_method, build_streams, open_domains
 from isthmus.training.optimisation import build_optimizer, learning_rate, set_learning_rate, training_mode
 from isthmus.training.presets import named
 from isthmus.training.recipe import override, parse
