@@ -8,6 +8,7 @@ values.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -206,7 +207,8 @@ def override(values: Mapping[str, Any], changes: Sequence[tuple[str, str]]) -> d
     result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(values)))
     for name, text in sorted(changes, key=lambda change: not change[0].endswith(".kind")):
         try:
-            value = yaml.safe_load(text)
+            # YAML would read 9:1 as a number in base 60.
+            value = text if re.fullmatch(r"\d+(:\d+)+", text.strip()) else yaml.safe_load(text)
         except yaml.YAMLError:
             value = text
         *parents, last = name.replace("-", "_").split(".")
