@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from isthmus.cli.console import console
 from isthmus.cli.main import main
 from isthmus.data.simulators.rooms import SimulatedRooms
 from isthmus.evaluation.dense.scores import NOT_USABLE, mean_relative_gain, select
@@ -53,6 +54,7 @@ def isthmus(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     def run(*words: object, ok: bool = True) -> Done:
         monkeypatch.setattr(sys, "argv", ["isthmus", *map(str, words)])
+        monkeypatch.setattr(console, "width", 200)  # as in a pipe, whatever the terminal of the tests is
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             main()

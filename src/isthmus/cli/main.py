@@ -157,7 +157,7 @@ def evaluate(
     found = evaluation(opened, None if against is None else Run.open(against), data, rule, stage)
     for part in found.parts:
         if isinstance(part, str):
-            console.print(part, highlight=False, markup=False)
+            console.print(part, highlight=False, markup=False, soft_wrap=True)
         else:
             _show(part)
     asked = {"run": str(run), "data": data, "select": rule, "stage": stage, "against": against and str(against)}
@@ -197,7 +197,7 @@ def predict(
         predicted = predict_files(opened, files, rule=rule, up=up, abstain_below=abstain_below)
         write_predictions(predicted, out, overwrite=overwrite)
         done, broken = len(predicted.items), [each.reason for each in predicted.broken]
-    console.print(f"{done} predicted, {len(broken)} broken: {out}", highlight=False)
+    console.print(f"{done} predicted, {len(broken)} broken: {out}", highlight=False, soft_wrap=True)
     for reason in broken:
         errors.print(reason, style="red", highlight=False, soft_wrap=True, markup=False)
     if broken:
@@ -241,7 +241,7 @@ def compare(
     _show(result)
     if out is not None:
         write(result, out, overwrite=overwrite)
-        console.print(f"written: {out}/table.md, .csv, .tex", highlight=False)
+        console.print(f"written: {out}/table.md, .csv, .tex", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -267,7 +267,7 @@ def benchmark(
 
         result = execute(chosen, out, run_one)
     _show(result)
-    console.print(f"written: {out}/table.md, .csv, .tex", highlight=False)
+    console.print(f"written: {out}/table.md, .csv, .tex", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -363,7 +363,7 @@ def data_check(
     for problem in problems:
         errors.print(f"{problem.name}: {problem.reason}", highlight=False, soft_wrap=True, markup=False)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, soft_wrap=True)
     console.print(f"{len(problems)} left out", highlight=False)
 
 
@@ -396,7 +396,9 @@ def data_labels(
     chosen = _changed(_recipe(recipe), [*parse_changes(context.args), ("source.labels", str(labels))])
     table = write_label_file(chosen, out, overwrite=overwrite)
     _show(table)
-    console.print(f"written: {out}. To train with it: --labels.setting file --labels.file {out}", highlight=False)
+    console.print(
+        f"written: {out}. To train with it: --labels.setting file --labels.file {out}", highlight=False, soft_wrap=True
+    )
 
 
 def parse_changes(arguments: list[str]) -> list[tuple[str, str]]:

@@ -133,7 +133,7 @@ def test_a_run_leaves_the_files_it_promises(tmp_path: Path) -> None:
         "evaluations/stage1-00000003.npz", "evaluations/stage1-00000006.npz",
     }  # fmt: skip
     assert run.finished and run.recipe == RECIPES["multi-task"]
-    assert set(run.state["stores"]) == {"source", "labels"} and run.state["size"] == [24, 32]
+    assert set(run.state["stores"]) == {"source", "labels"} and run.state["outputs"]["size"] == [24, 32]
 
 
 def test_a_task_without_a_label_in_a_batch_is_not_in_that_steps_log(tmp_path: Path) -> None:

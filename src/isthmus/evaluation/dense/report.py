@@ -73,11 +73,6 @@ GALLERY_RUNS = 4
 """Only the first runs are in the gallery: beyond them its pictures are too small, and the page too large."""
 JOINT_IMAGES = 2
 
-LOSSES_NOTE = (
-    " Single tasks average over the images that carry the label, the other methods over all images of a batch, so that "
-    "their levels cannot be compared."
-)
-
 SCORES = {
     "mean_iou": "mIoU: mean intersection over union of the classes",
     "pixel_accuracy": "share of pixels with the right class",
@@ -485,13 +480,11 @@ def _mapped(pair: JointMaps | None) -> dict[str, str] | None:
 
 def _training(subjects: Sequence[_Subject]) -> Section:
     shown = [each.shown for each in subjects]
-    kinds = {each.run.recipe.method.kind for each in subjects}
     return Section(
         "training",
         "Training",
         {
             "losses": figure_html(loss_curves(shown), "losses-figure"),
-            "losses_note": LOSSES_NOTE if "single-task" in kinds and len(kinds) > 1 else "",
             "scores": figure_html(figures.score_curves(shown, subjects[0].problem.tasks), "scores-figure"),
             "scores_note": "Dashed: the test part, which decided nothing.",
         },

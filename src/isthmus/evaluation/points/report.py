@@ -292,7 +292,6 @@ def _training(subjects: Sequence[_Subject]) -> Section:
         "Training",
         {
             "losses": figure_html(loss_curves(shown), "losses-figure"),
-            "losses_note": "",
             "scores": figure_html(figures.score_curves(shown, score), "scores-figure"),
             "scores_note": "A cross: predictions had collapsed.",
         },
