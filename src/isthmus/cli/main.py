@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -74,14 +75,14 @@ def demo(
     recipes = {host: named(f"sim/{host}") for host in hosts}
     expected = sum(stage.steps for recipe in recipes.values() for stage in recipe.stages)
     runs = []
-    with Bar(expected, "demo") as bar:
+    with _resumable("run the same command again"), Bar(expected, "demo") as bar:
         for host, recipe in recipes.items():
             folder = out / host
             if (folder / "recipe.yaml").exists() and Run.open(folder).finished:
                 bar.skip(sum(stage.steps for stage in recipe.stages))
                 runs.append(Run.open(folder))
                 continue
-            bar.message(f"[bold]{recipe.name}[/bold] into {folder}")
+            bar.message(f"{recipe.name} into {folder}")
             runs.append(train_recipe(recipe, folder, resume=(folder / "recipe.yaml").exists(), reporter=bar))
     result = table(collect(runs))
     write(result, out, overwrite=True)
@@ -124,7 +125,7 @@ def train(
     from isthmus.training.engine import train as train_recipe  # torch, only once the recipe is known to be good
     from isthmus.training.run import is_main_process
 
-    with Bar(title=chosen.name) as bar:
+    with _resumable(f"isthmus train --resume {folder}"), Bar(title=chosen.name) as bar:
         run = train_recipe(chosen, folder, resume=resume is not None, reporter=bar)
     if is_main_process():
         console.print(
@@ -256,13 +257,13 @@ def benchmark(
 
     chosen = load_suite(suite)
     expected = sum(stage.steps for _, recipe in chosen.cells() for stage in recipe.stages)
-    with Bar(expected, chosen.name) as bar:
+    with _resumable("run the same command again"), Bar(expected, chosen.name) as bar:
 
         def run_one(recipe: Recipe, folder: Path) -> Run:
             if (folder / "recipe.yaml").exists() and Run.open(folder).finished:
                 bar.skip(sum(stage.steps for stage in recipe.stages))
             else:
-                bar.message(f"[bold]{recipe.name}[/bold] seed {recipe.seed}")
+                bar.message(f"{recipe.name} seed {recipe.seed}")
             return train_recipe(recipe, folder, resume=True, reporter=bar)
 
         result = execute(chosen, out, run_one)
@@ -353,7 +354,10 @@ def data_list() -> None:
 def data_check(
     context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
 ) -> None:
-    """Read all data of a recipe completely: counts per class and part, and every sample that is left out."""
+    """Read all data of a recipe completely: counts per class and part, and every sample that is left out.
+
+    Fields of the recipe can be set as in training, such as --source.data "{kind: images, root: mine}".
+    """
     from isthmus.evaluation.data_check import check_data
 
     chosen = _changed(_recipe(recipe), parse_changes(context.args))
@@ -388,10 +392,15 @@ def data_labels(
     seed: Annotated[int, typer.Option(help="Another seed keeps other labels.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Draw which image keeps which task's label, as a file that a recipe can name (--labels.setting file)."""
+    """Draw which image keeps which task's label, as a file that a recipe can name (--labels.setting file).
+
+    Fields of the recipe can be set as in training (--source.data.train 80): the file belongs to the very same images.
+    """
     from isthmus.evaluation.data_check import write_label_file
 
     name, _, ratio = setting.partition("=")
+    if name not in ("one", "random", "full", "ratio") or (name == "ratio") != bool(ratio):
+        raise RecipeError(f"--setting: expected one, random, full or ratio=9:1 (a number per task), found {setting!r}")
     labels = {"setting": name, "seed": seed, **({"ratio": ratio} if ratio else {})}
     chosen = _changed(_recipe(recipe), [*parse_changes(context.args), ("source.labels", str(labels))])
     table = write_label_file(chosen, out, overwrite=overwrite)
@@ -453,6 +462,18 @@ def _show(table: Table, title: str | None = None) -> None:
     console.print(grid)
 
 
+@contextmanager
+def _resumable(command: str) -> Iterator[None]:
+    """Say how to go on where a person stops what runs within."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        errors.print(
+            f"{str(stop) or 'interrupted'}. To go on: {command}", highlight=False, soft_wrap=True, markup=False
+        )
+        raise typer.Exit(130) from None
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit status 2."""
     try:
@@ -460,11 +481,6 @@ def main() -> None:
     except IsthmusError as error:
         errors.print(str(error), style="red", highlight=False, soft_wrap=True, markup=False)
         raise SystemExit(2) from None
-    except KeyboardInterrupt as stop:
-        text = str(stop) or "interrupted"
-        hint = "run the same command again" if sys.argv[1:2] != ["train"] else "isthmus train --resume DIR"
-        errors.print(f"{text}. To go on: {hint}", highlight=False, soft_wrap=True)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
@@ -93,6 +93,14 @@ def readable(samples: Iterable[SampleT | Unreadable], skipped: list[Skipped]) ->
         if sample.part not in PARTS:
             raise DataError(f"{sample.name}: part: expected one of {', '.join(PARTS)}, found {sample.part!r}")
         yield sample
+
+
+def left_out(domain: str, skipped: Sequence[Skipped]) -> list[str]:
+    """A line that says how many samples of a domain could not be used, and why the first; none where all can."""
+    if not skipped:
+        return []
+    first = skipped[0]
+    return [f"{domain}: {len(skipped)} left out, the first: {first.name}: {first.reason} (all: isthmus data check)"]
 
 
 def nothing_usable(skipped: list[Skipped]) -> str:

@@ -224,7 +224,7 @@ def _data() -> Check:
 
     value = os.environ.get(DATA_VARIABLE)
     if not value:
-        advice = "only needed for data sets of kind 'objects': the folder that has objects/ in it"
+        advice = "only needed for kinds 'objects' and 'scannet-views': the folder with objects/ and dense/ in it"
         return Check(DATA_VARIABLE, "missing", "not set", advice)
     if not (Path(value) / "objects").is_dir():
         found = "no folder objects/ in it" if Path(value).is_dir() else "no such folder"

@@ -138,7 +138,9 @@ def recipe_section(runs: Sequence[Run[Any]], shown: Sequence[ShownRun]) -> Secti
 
 
 def _folders(runs: Sequence[Run[Any]]) -> list[str]:
-    """The folders of the runs, with as few of those above them as tell them apart."""
+    """The folders of the runs as they were named; absolute ones by as few of their parts as tell them apart."""
+    if not any(run.path.is_absolute() for run in runs):
+        return [run.path.as_posix() for run in runs]
     paths = [run.path.resolve().parts for run in runs]
     depth = 1
     while len({parts[-depth:] for parts in paths}) < len(set(paths)):

@@ -40,9 +40,8 @@ from isthmus.training.optimisation import (
     training_mode,
 )
 from isthmus.training.problem import open_problem
-from isthmus.training.readers import readers
 from isthmus.training.recipe import EngineSpec, Recipe, StageSpec
-from isthmus.training.run import Run, read_checkpoint, write_checkpoint
+from isthmus.training.run import Run, check_free, read_checkpoint, write_checkpoint
 
 
 class Reporter(Protocol):
@@ -91,7 +90,7 @@ def train(
     fabric = _fabric(recipe.engine)
     fabric.launch()
     shown = reporter if reporter is not None and fabric.global_rank == 0 else Silent()
-    run = _open_run(fabric, recipe, out, resume)
+    run = _open_run(fabric, recipe, out, resume, method, shown)
     if run.finished:
         shown.message(f"{out} is finished already")
         return run
@@ -111,10 +110,17 @@ def _fabric(engine: EngineSpec) -> Fabric:
     )
 
 
-def _open_run(fabric: Fabric, recipe: Recipe, out: Path, resume: bool) -> Run:
+def _open_run(
+    fabric: Fabric, recipe: Recipe, out: Path, resume: bool, method: Method | None, reporter: Reporter
+) -> Run:
     if fabric.global_rank == 0 and not (resume and (out / "recipe.yaml").exists()):
-        for reader in readers(recipe).values():
-            reader.fingerprint()  # data that is not there is noticed before the folder is taken
+        check_free(out)
+        # Data is prepared and the method built before the folder is taken: most mistakes show there.
+        problem = open_problem(recipe, progress=not isinstance(reporter, Silent))
+        problem.check()
+        for line in problem.left_out():
+            reporter.message(line)
+        check_stages(method or problem.build_method(), recipe.stages)
         Run.create(out, recipe)
     fabric.barrier()
     run = Run.open(out)

@@ -74,6 +74,14 @@ class Problem(ABC):
     def accounts(self) -> list[str]:
         """A line for each domain: what was prepared, and where it lies."""
 
+    def check(self) -> None:
+        """Raises IsthmusError where the data is there but nothing can be learnt from it."""
+        return
+
+    def left_out(self) -> list[str]:
+        """A line for each domain of which something could not be used, with the first reason."""
+        return []
+
     def description(self) -> dict[str, Any]:
         """What the run folder has to know of the data so that predicting needs no data set, as JSON values."""
         return {}

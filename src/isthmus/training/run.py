@@ -34,9 +34,7 @@ class Run(Generic[R]):
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Run[Any]:
         """Start a folder; refuses one that holds anything, so that no run is ever overwritten."""
-        unfinished = {"run.json", "run.json.part", "recipe.yaml.part"}  # what a kill in this very function leaves
-        if path.exists() and (not path.is_dir() or any(file.name not in unfinished for file in path.iterdir())):
-            raise RunError(f"{path}: expected a new or empty folder, found files; resume it, or choose another")
+        check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run: Run[Any] = Run(path, recipe)
         run.update(status="new", versions=versions())
@@ -132,6 +130,13 @@ class Run(Generic[R]):
         """Files of predictions in the order of training, of one stage or of all."""
         names = [stage] if stage else [s.name for s in self.recipe.stages]
         return [file for name in names for file in sorted((self.path / "evaluations").glob(f"{name}-*.npz"))]
+
+
+def check_free(path: Path) -> None:
+    """Raises RunError where a new run cannot begin because something is there."""
+    unfinished = {"run.json", "run.json.part", "recipe.yaml.part"}  # what a kill in Run.create leaves
+    if path.exists() and (not path.is_dir() or any(file.name not in unfinished for file in path.iterdir())):
+        raise RunError(f"{path}: expected a new or empty folder, found files; resume it, or choose another")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

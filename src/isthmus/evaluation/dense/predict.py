@@ -240,7 +240,7 @@ def _check_output(
     for file in [*wanted, *(out / name for name, _ in _shared_files(tasks) if stems)]:
         if file.exists():
             raise DataError(
-                f"{file}: expected a new file, found one that exists; ask to overwrite it, or choose another"
+                f"{file}: expected a new file, found one that exists: choose another folder, or --overwrite"
             )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from isthmus.data.class_map import nearest
 from isthmus.data.image_augment import ImageAugment
 from isthmus.data.image_store import ImageStore
 from isthmus.data.images import ImageReader
@@ -104,7 +105,8 @@ def build_tasks(recipe: DenseRecipe, available: Mapping[str, tuple[str, ...]]) -
     """The recipe's tasks with the class names of the data set, in the recipe's order."""
     unknown = [name for name in recipe.tasks if name not in available]
     if unknown:
-        raise RecipeError(f"tasks: expected some of {', '.join(available)}, found {', '.join(unknown)}")
+        hint = nearest(unknown[0], available)
+        raise RecipeError(f"tasks: expected some of {', '.join(available)}, found {', '.join(unknown)}{hint}")
     unweighted = [name for name in recipe.task_weights if name not in (recipe.tasks or available)]
     if unweighted:
         raise RecipeError(

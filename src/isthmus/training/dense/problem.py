@@ -9,6 +9,8 @@ import numpy as np
 
 from isthmus.data.image_store import ImageStore, prepare_images
 from isthmus.data.image_stream import ImageStream
+from isthmus.data.publish import left_out
+from isthmus.errors import DataError
 from isthmus.methods.base import Method
 from isthmus.training.cache import cache_folder
 from isthmus.training.dense.build import (
@@ -48,6 +50,18 @@ class DenseProblem(Problem):
         return [
             f"source: {len(store)} images, {len(store.skipped)} left out, labels to learn from: {kept}, {store.path}"
         ]
+
+    def check(self) -> None:
+        """Every task needs a label to be learnt from."""
+        train = self.source.indices("train")
+        missing = [name for name, mask in self.present.items() if not mask[train].any()]
+        if missing:
+            reasons = "".join(f"; {line}" for line in self.left_out())
+            raise DataError(f"{self.source.path}: expected labels of {missing[0]} to train on, found none{reasons}")
+
+    def left_out(self) -> list[str]:
+        """How many images were left out, and why the first."""
+        return left_out("source", self.source.skipped)
 
     def description(self) -> dict[str, Any]:
         """``outputs``: the data set's ``tasks`` with their class names, and the ``size`` of the images."""

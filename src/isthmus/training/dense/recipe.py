@@ -115,7 +115,10 @@ class LabelsSpec(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.setting == "ratio") != bool(self.ratio):
-            raise ValueError(f"ratio: expected proportions with setting 'ratio' and [] with others, found {self.ratio}")
+            raise ValueError(
+                f"ratio: expected proportions with setting 'ratio' (--labels.setting ratio), [] with others, found "
+                f"{self.ratio} with {self.setting!r}"
+            )
         if (self.setting == "file") != (self.file is not None):
             raise ValueError(f"file: expected a file with setting 'file' only, found {self.file}")
         return self

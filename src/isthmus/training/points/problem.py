@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from isthmus.data.publish import left_out
 from isthmus.data.stream import KnownLabels, Stream
 from isthmus.methods.base import Method
 from isthmus.training import pseudo_labels
@@ -34,6 +35,11 @@ class PointProblem(Problem):
         """Clouds of both domains."""
         stores = {"source": self.domains.source, "target": self.domains.target}
         return [f"{n}: {len(s)} clouds, {len(s.skipped)} left out, {s.path}" for n, s in stores.items()]
+
+    def left_out(self) -> list[str]:
+        """How many clouds of each domain were left out, and why the first."""
+        domains = self.domains
+        return left_out("source", domains.source.skipped) + left_out("target", domains.target.skipped)
 
     def build_method(self) -> Method:
         """The recipe's method."""
