@@ -195,7 +195,7 @@ def task_growth() -> list[Row]:
 
 
 def pair_growth() -> list[Row]:
-    """A step of MTPSL with 5 tasks and 2, 4 or 8 labelled images (4 pairs each) against one labelled image (4 pairs)."""
+    """A step of MTPSL with 5 tasks and 2, 4 or 8 labelled images (4 pairs each) against a single one."""
     with tempfile.TemporaryDirectory() as folder:
         sides = _sides(Path(folder))
         least = "mtpsl 5, 1 labelled"
