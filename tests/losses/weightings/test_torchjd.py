@@ -11,12 +11,21 @@ from isthmus.losses.weightings.torchjd import Aggregated
 
 pytest.importorskip("torchjd", reason="TorchJD is not installed (extra mtl)")
 
+SOLVERS = {"nash-mtl": ("ecos",), "upgrad": ("qpsolvers", "quadprog")}
+"""Under the GPL, in an extra of their own: tests go without where they are missing."""
+
+
+def aggregated(rule: str) -> Aggregated:
+    for solver in SOLVERS.get(rule, ()):
+        pytest.importorskip(solver, reason=f"{solver} is an optional extra: pip install 'isthmus[mtl-gpl]'")
+    return Aggregated(TASKS, rule)
+
 
 class RuleTester(CombiningTester):
     rule = ""
 
     def build(self):
-        return Aggregated(TASKS, self.rule)
+        return aggregated(self.rule)
 
     trained = build
 
@@ -49,7 +58,7 @@ def rows_of(seed: int, count: int = 3) -> torch.Tensor:
 
 
 def combined(rule: str, rows: torch.Tensor) -> torch.Tensor:
-    return Aggregated(TASKS, rule).combine(rows, TASKS[: len(rows)], torch.ones(len(rows)))
+    return aggregated(rule).combine(rows, TASKS[: len(rows)], torch.ones(len(rows)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -132,7 +141,7 @@ def test_the_unit_of_the_gradients_does_not_matter(rule):
 
 @pytest.mark.parametrize("rule", ["nash-mtl", "cagrad"])
 def test_a_step_does_not_depend_on_those_before_it(rule):
-    weighting = Aggregated(TASKS, rule)
+    weighting = aggregated(rule)
     for seed in range(3):
         weighting.combine(rows_of(seed, 2), TASKS[:2], torch.ones(2))
     assert torch.equal(weighting.combine(rows_of(7), TASKS, torch.ones(3)), combined(rule, rows_of(7)))

@@ -64,6 +64,8 @@ def test_every_row_of_a_table_can_be_built(row: str) -> None:
     """Stages name parts that exist (FiLM's rate, the maps of x-task), and options fit their networks."""
     if row in ("nash-mtl", "upgrad", "pcgrad", "cagrad"):
         pytest.importorskip("torchjd", reason="TorchJD is an optional extra: pip install 'isthmus[mtl]'")
+    for solver in {"nash-mtl": ("ecos",), "upgrad": ("qpsolvers", "quadprog")}.get(row, ()):
+        pytest.importorskip(solver, reason=f"{solver} is an optional extra: pip install 'isthmus[mtl-gpl]'")
     for data, narrow in (("nyuv2", {"width": 0.0625}), ("pascal", {"width": 0.0625, "aspp_channels": 8})):
         if f"{row}/{data}-full" not in PRESETS:
             continue
