@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import anchor
 import dense
 import kernels
 import loading
@@ -22,7 +23,7 @@ LATEST = Path(__file__).with_name("latest.json")
 def main() -> None:
     """Run, print as rows arrive, write."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    chosen = [b for module in (kernels, steps, loading, dense) for b in module.BENCHMARKS]
+    chosen = [b for module in (kernels, steps, loading, dense, anchor) for b in module.BENCHMARKS]
     if sys.argv[1:]:
         chosen = [benchmark for benchmark in chosen if benchmark.__name__ in sys.argv[1:]]
     rows = {row["name"]: row for row in (json.loads(LATEST.read_text()) if LATEST.exists() else [])}

@@ -69,7 +69,8 @@ class DenseTester:
     @pytest.mark.parametrize("batch", [1, 2])
     def test_images_of_any_size_give_the_promised_shapes(self, size, batch):
         network = self.build().eval()
-        outputs, bottleneck = network(self.image(batch, *size))
+        features = network(self.image(batch, *size))
+        outputs, bottleneck = features.outputs, features.bottleneck
         assert network.channels == CHANNELS
         assert {task: output.shape for task, output in outputs.items()} == {
             task: (batch, count, *size) for task, count in CHANNELS.items()
@@ -97,7 +98,7 @@ class DenseTester:
 
     def test_every_parameter_learns(self):
         network = self.trained().train()
-        outputs, _ = network(self.image())
+        outputs = network(self.image()).outputs
         sum(output.square().mean() for output in outputs.values()).backward()
         assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 

@@ -68,8 +68,13 @@ def reference(network: ResNet, image: torch.Tensor) -> torch.Tensor:
         block = 0
         while f"layer{layer}.{block}.conv1.weight" in state:
             name, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
-            hidden = norm(conv(features, f"{name}.conv1", stride=stride, padding=1), f"{name}.bn1").relu()
-            hidden = norm(conv(hidden, f"{name}.conv2", padding=1), f"{name}.bn2")
+            if f"{name}.conv3.weight" in state:  # a bottleneck
+                hidden = norm(conv(features, f"{name}.conv1"), f"{name}.bn1").relu()
+                hidden = norm(conv(hidden, f"{name}.conv2", stride=stride, padding=1), f"{name}.bn2").relu()
+                hidden = norm(conv(hidden, f"{name}.conv3"), f"{name}.bn3")
+            else:
+                hidden = norm(conv(features, f"{name}.conv1", stride=stride, padding=1), f"{name}.bn1").relu()
+                hidden = norm(conv(hidden, f"{name}.conv2", padding=1), f"{name}.bn2")
             if f"{name}.downsample.0.weight" in state:
                 features = norm(conv(features, f"{name}.downsample.0", stride=stride), f"{name}.downsample.1")
             features, block = (hidden + features).relu(), block + 1
@@ -84,7 +89,7 @@ def encoder() -> ResNet:
     return network.eval()
 
 
-@pytest.mark.parametrize("layers", [18, 34])
+@pytest.mark.parametrize("layers", [18, 34, 50])
 def test_dilation_sees_what_the_strides_saw(layers):
     torch.manual_seed(0)
     network, image = ResNet(layers, 0.125).double(), torch.rand(2, 3, 128, 96).double()
@@ -93,6 +98,36 @@ def test_dilation_sees_what_the_strides_saw(layers):
     dilated, strided = network(image), reference(network, image)
     assert dilated.shape[-2:] == (16, 12) and strided.shape[-2:] == (4, 3)
     torch.testing.assert_close(dilated[..., ::4, ::4], strided)
+
+
+@pytest.mark.parametrize("layers", [18, 50])
+@pytest.mark.parametrize("size", [(60, 80), (97, 65)])
+def test_without_dilation_it_is_the_network_of_the_textbook(layers, size):
+    torch.manual_seed(0)
+    network, image = ResNet(layers, 0.125, dilated=False).double(), torch.rand(2, 3, *size).double()
+    network(image)
+    found = network.eval()(image)
+    assert found.shape == (2, network.out_channels, *(-(-side // 32) for side in size))
+    torch.testing.assert_close(found, reference(network, image))
+
+
+def test_resnet_50_has_the_published_number_of_parameters():
+    # By hand. Stem: 64 * 3 * 49 + 128. A block of width c on i channels: i c + 9 c c + 4 c c + 2 (c + c + 4 c); a
+    # shortcut: 4 c i + 8 c. The classifier of 2048 * 1000 + 1000 is what is missing from the published 25,557,032.
+    expected, inputs = 64 * 3 * 49 + 128, 64
+    for c, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            expected += inputs * c + 13 * c * c + 12 * c + (4 * c * inputs + 8 * c if block == 0 else 0)
+            inputs = 4 * c
+    assert expected == 25_557_032 - 2_049_000 == 23_508_032
+    network = ResNet(50, dilated=False)
+    assert sum(p.numel() for p in network.parameters()) == expected
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert len(shapes) == 318  # torchvision's resnet50 has 320, two of them of its classifier
+    assert shapes["layer1.0.downsample.0.weight"] == (256, 64, 1, 1)
+    assert shapes["layer4.2.conv3.weight"] == (2048, 512, 1, 1) and shapes["layer3.5.bn2.bias"] == (256,)
+    strides = {n: m.stride for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)}
+    assert {n for n in strides if "conv" in n} == {"conv1", *(f"layer{i}.0.conv2" for i in (2, 3, 4))}
 
 
 def test_names_and_shapes_are_those_of_torchvision():
@@ -175,5 +210,5 @@ def test_files_without_weights_are_named_and_never_run(tmp_path, content):
 
 
 def test_unknown_depth_is_named():
-    with pytest.raises(ValueError, match="layers must be one of 18, 34, found 50"):
-        ResNet(50)
+    with pytest.raises(ValueError, match="layers must be one of 18, 34, 50, found 101"):
+        ResNet(101)

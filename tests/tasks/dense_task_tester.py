@@ -13,20 +13,30 @@ SIZE = (12, 16)
 
 
 def example(task: DenseTask, batch: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, labels and masks of a few samples; about a third of the pixels carry no label."""
+    """Outputs, labels and masks of a few samples; about a third of the pixels (or points) carry no label."""
     generator = torch.Generator().manual_seed(seed)
-    output = torch.randn(batch, task.channels, *SIZE, generator=generator)
-    valid = torch.rand(batch, *SIZE, generator=generator) < 0.7
+    output = torch.randn(batch, task.channels + task.vector_channels, *SIZE, generator=generator)
+    elements = (task.channels,) if ENCODINGS[task.name].points else SIZE
+    valid = torch.rand(batch, *elements, generator=generator) < 0.7
     return output, label_for(task, batch, generator), valid
 
 
 def label_for(task: DenseTask, batch: int, generator: torch.Generator) -> Tensor:
+    if ENCODINGS[task.name].points:
+        return torch.rand(batch, task.channels, 3, generator=generator)
     if task.classes:
         return torch.randint(task.channels, (batch, *SIZE), generator=generator)
     raw = torch.randn(batch, task.channels, *SIZE, generator=generator)
     if task.name == "normals":
         return raw / raw.norm(dim=1, keepdim=True)
     return (raw > 0.8).float() if task.name in ("saliency", "edges") else raw.abs() + 0.1
+
+
+def as_label(valid: Tensor, label: Tensor) -> Tensor:
+    """A mask with dimensions of 1 where the label has channels."""
+    if label.dim() == valid.dim():
+        return valid
+    return valid[..., None] if label.dim() == 3 else valid[:, None]
 
 
 def garbage(label: Tensor) -> Tensor:
@@ -57,7 +67,7 @@ class DenseTaskTester:
     def test_pixels_without_a_label_are_never_read(self) -> None:
         task = self.task
         output, label, valid = example(task)
-        spoilt = torch.where(valid if task.classes else valid[:, None], label, garbage(label))
+        spoilt = torch.where(as_label(valid, label), label, garbage(label))
         for function in (task.loss, task.statistics):
             torch.testing.assert_close(function(output, spoilt, valid), function(output, label, valid), rtol=0, atol=0)
         torch.testing.assert_close(task.label_map(spoilt, valid), task.label_map(label, valid), rtol=0, atol=0)
@@ -122,9 +132,12 @@ class DenseTaskTester:
         ]
         for make in maps:
             made = make()
-            assert made.shape == output.shape and made.dtype == torch.float32
+            assert made.shape == output[:, : task.channels].shape and made.dtype == torch.float32
             assert made.isfinite().all() and made.min() >= 0 and made.max() <= 1
         assert not task.label_map(label, valid).requires_grad
         task.prediction_map(raw, uniform).square().sum().backward()
         assert raw.grad.isfinite().all() and raw.grad.count_nonzero() > 0
-        assert task.activate(output).shape == output.shape
+        assert task.activate(output).shape == self.activated(output)
+
+    def activated(self, output: Tensor) -> torch.Size:
+        return output.shape

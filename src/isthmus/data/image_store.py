@@ -5,14 +5,17 @@ What happens to a sample:
 
 1. an image that is not ``(H, W, 3)`` uint8, or a label whose shape, dtype or values are not what
    ``isthmus.data.images.ENCODINGS`` says (a class index beyond the classes and not 255, a negative depth, a normal
-   longer than ``MAX_NORMAL``), takes the whole sample out: it is skipped, counted and listed with the reason;
+   longer than ``MAX_NORMAL``, a keypoint farther out than ``FARTHEST_POINT``), takes the whole sample out: it is
+   skipped, counted and listed with the reason;
 2. pixels of a depth or normal map that are not finite become pixels without a label, as do normals shorter than
-   ``MIN_NORMAL``; all other normals are made unit vectors, since resampled data sets hold shorter ones;
+   ``MIN_NORMAL``; all other normals are made unit vectors, since resampled data sets hold shorter ones. Keypoints that
+   are not finite or outside the image become points without a label, and if the mean depth of the others is not 0
+   (beyond 1e-5), it is taken out;
 3. with a size given, the image is resampled bilinearly (Pillow: with a wider kernel when it shrinks, so without
    aliasing) and every label map, normals among them, takes the nearest pixel: no label is a mixture of two, and none
    appears where there was none. Edges, a pixel wide, would fall apart: a pixel is an edge if one lies anywhere in what
-   it covers. Depths keep their values;
-4. a label without a single valid pixel counts as absent.
+   it covers. Depths keep their values, and keypoints too, as they are shares of the image's size;
+4. a label without a single valid pixel or point counts as absent.
 
 A store's folder depends on the reader's fingerprint and tasks, the size and ``IMAGE_STORE_VERSION``. Samples are
 written to disk one by one, so memory holds one of them at a time.
@@ -34,15 +37,18 @@ from PIL import Image
 from isthmus.data import publish
 from isthmus.data.class_map import nearest
 from isthmus.data.clouds import PARTS
-from isthmus.data.images import ENCODINGS, ImageReader, ImageSample, valid_pixels
+from isthmus.data.images import ENCODINGS, ImageReader, ImageSample, mirror_partners, valid_pixels
 from isthmus.data.publish import Skipped, open_array, read_meta
 from isthmus.errors import DataError
 
 IMAGE_STORE_VERSION = 1
 MIN_NORMAL = 0.1
 MAX_NORMAL = 1.5
+FARTHEST_POINT = 10.0
+"""Shares of an image's size beyond which a coordinate must be something else (pixels, millimetres)."""
 
-WITH_CLASSES = ("segmentation", "parts")
+WITH_CLASSES = {"segmentation": 255, "parts": 255, "keypoints": 1000}
+"""Tasks that need names of classes (or points), and how many they may have."""
 
 _META_FIELDS = {
     "tasks": dict,
@@ -106,7 +112,7 @@ class ImageStore:
         return ImageStore, (self.path,)
 
     def labels(self, task: str) -> np.ndarray:
-        """All label maps of a task, a memory map ``(n, H, W)`` or ``(n, H, W, 3)`` encoded as ``ENCODINGS`` says.
+        """All labels of a task as ``ENCODINGS`` says, a memory map ``(n, H, W)``, ``(n, H, W, 3)`` or ``(n, K, 3)``.
 
         Rows of images without the label hold nothing but "no label". The file is opened at the first call and not
         before: a target domain whose labels nobody asks for trains without them, even if the file is taken away.
@@ -120,7 +126,7 @@ class ImageStore:
                 f"{task!r}{nearest(task, self.tasks)}"
             )
         if task not in self._labels:
-            shape = (len(self), *_label_shape(task, self.size))
+            shape = (len(self), *_label_shape(task, self.size, len(self.tasks[task])))
             self._labels[task] = open_array(_label_path(self.path, task), shape, ENCODINGS[task].dtype)
         return self._labels[task]
 
@@ -137,7 +143,8 @@ class ImageCheckReport:
 
     Everything is counted by part and task. ``images`` counts usable images, ``labelled`` those with a task's label,
     ``pixels`` the valid pixels of every class in the order of ``tasks[task]`` (a single number for a task without
-    classes); ``sizes`` counts images by ``(H, W)``; ``problems`` lists images that cannot be used, with reasons.
+    classes; for keypoints how often each point is labelled); ``sizes`` counts images by ``(H, W)``; ``problems`` lists
+    images that cannot be used, with reasons.
     """
 
     tasks: dict[str, tuple[str, ...]]
@@ -203,7 +210,10 @@ def check_images(reader: ImageReader) -> ImageCheckReport:
             report.labelled[sample.part][task] += 1
             valid = valid_pixels(task, label)
             totals = report.pixels[sample.part][task]
-            found = np.bincount(label[valid], minlength=len(totals)) if tasks[task] else [valid.sum()]
+            if ENCODINGS[task].points:
+                found = valid
+            else:
+                found = np.bincount(label[valid], minlength=len(totals)) if tasks[task] else np.array([valid.sum()])
             report.pixels[sample.part][task] = [before + int(more) for before, more in zip(totals, found)]
     return report
 
@@ -213,10 +223,15 @@ def _checked_tasks(reader: ImageReader) -> dict[str, tuple[str, ...]]:
     for task, classes in tasks.items():
         if task not in ENCODINGS:
             raise DataError(f"tasks: expected some of {', '.join(ENCODINGS)}, found {task!r}{nearest(task, ENCODINGS)}")
-        most = ENCODINGS[task].invalid if task in WITH_CLASSES else 0
+        most = WITH_CLASSES.get(task, 0)
         least = 1 if task in WITH_CLASSES else 0
         if not least <= len(classes) <= most:
-            raise DataError(f"tasks: {task}: expected {least} to {most:g} classes, found {len(classes)}")
+            raise DataError(f"tasks: {task}: expected {least} to {most} classes, found {len(classes)}")
+        if ENCODINGS[task].points:
+            try:
+                mirror_partners(classes)
+            except ValueError as error:
+                raise DataError(f"tasks: {task}: {error}") from error
     return tasks
 
 
@@ -236,7 +251,8 @@ def _usable(reader: ImageReader, size: tuple[int, int] | None, skipped: list[Ski
             if isinstance(label, str):
                 problem = label
                 break
-            label = resized_edges(label, size) if task == "edges" else resized_label(label, size)
+            if not ENCODINGS[task].points:
+                label = resized_edges(label, size) if task == "edges" else resized_label(label, size)
             if valid_pixels(task, label).any():
                 labels[task] = label
         if problem:
@@ -254,20 +270,23 @@ def _image_problem(image: np.ndarray) -> str:
 
 
 def checked_label(task: str, label: np.ndarray, size: tuple[int, ...], classes: int) -> np.ndarray | str:
-    """The label map as a store keeps it; or why it is not what :data:`isthmus.data.images.ENCODINGS` says.
+    """The label as a store keeps it; or why it is not what :data:`isthmus.data.images.ENCODINGS` says.
 
     Args:
         task: the task.
-        label: its label map.
+        label: its label.
         size: height and width of the image.
-        classes: how many classes the task has (0 for a task without).
+        classes: how many classes (or points) the task has, 0 for a task without.
     """
     encoding = ENCODINGS[task]
     if label.dtype != encoding.dtype:
         return f"{task}: expected {encoding.dtype}, found {label.dtype}"
-    shape = _label_shape(task, size)
+    shape = _label_shape(task, size, classes)
     if label.shape != shape:
-        return f"{task}: expected shape {shape} as the image has it, found {label.shape}"
+        why = "a row for each point" if encoding.points else "as the image has it"
+        return f"{task}: expected shape {shape} {why}, found {label.shape}"
+    if encoding.points:
+        return _points_inside(task, label)
     if task == "normals":
         return _unit_normals(label)
     if encoding.dtype == "float32":
@@ -295,6 +314,22 @@ def _unit_normals(label: np.ndarray) -> np.ndarray | str:
     return np.divide(vectors, lengths[..., None], out=np.zeros_like(vectors), where=usable[..., None]).astype(
         label.dtype
     )
+
+
+def _points_inside(task: str, label: np.ndarray) -> np.ndarray | str:
+    finite = np.isfinite(label)
+    farthest = np.abs(label).max(where=finite, initial=0)
+    if farthest > FARTHEST_POINT:
+        return f"{task}: expected shares of the image's width and height, found {farthest:.4g}"
+    place = label[:, :2]
+    # Comparisons with NaN are false, as they should be.
+    inside = finite.all(axis=1) & (place >= 0).all(axis=1) & (place <= 1).all(axis=1)
+    kept = np.where(inside[:, None], label, np.float32(ENCODINGS[task].invalid))
+    if inside.any():
+        mean = kept[inside, 2].mean(dtype=np.float64)
+        if abs(mean) > 1e-5:
+            kept[:, 2] -= np.float32(mean)
+    return kept
 
 
 def resized_image(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -357,7 +392,7 @@ def _write(
             height, width = sample.image.shape[:2]
             if not kept:
                 own = (height, width)
-                _write_headers(files, 0, own)
+                _write_headers(files, 0, own, tasks)
             if (height, width) != own:
                 raise DataError(
                     f"{sample.name}: expected {own[0]} x {own[1]} pixels (height x width) as in {kept[0].name}, found "
@@ -366,14 +401,14 @@ def _write(
             files[""].write(sample.image.tobytes())
             for task in tasks:
                 label = sample.labels.get(task)
-                files[task].write((_blank(task, own) if label is None else label).tobytes())
+                files[task].write((_blank(task, own, len(tasks[task])) if label is None else label).tobytes())
             present = [task in sample.labels for task in tasks]
             kept.append(_Kept(sample.name, sample.group, PARTS.index(sample.part), present))
             show(len(kept), len(skipped))
         show(len(kept), len(skipped))
         if not kept:
             raise DataError(publish.nothing_usable(skipped))
-        _write_headers(files, len(kept), own)
+        _write_headers(files, len(kept), own, tasks)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -391,22 +426,27 @@ def _write(
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _write_headers(files: dict[str, BinaryIO], count: int, size: tuple[int, int]) -> None:
+def _write_headers(
+    files: dict[str, BinaryIO], count: int, size: tuple[int, int], tasks: dict[str, tuple[str, ...]]
+) -> None:
     for task, file in files.items():
         if task:
-            publish.write_header(file, (count, *_label_shape(task, size)), ENCODINGS[task].dtype)
+            shape = (count, *_label_shape(task, size, len(tasks[task])))
+            publish.write_header(file, shape, ENCODINGS[task].dtype)
         else:
             publish.write_header(file, (count, *size, 3), np.uint8)
 
 
-def _blank(task: str, size: tuple[int, int]) -> np.ndarray:
+def _blank(task: str, size: tuple[int, int], classes: int) -> np.ndarray:
     encoding = ENCODINGS[task]
-    return np.full(_label_shape(task, size), encoding.invalid, encoding.dtype)
+    return np.full(_label_shape(task, size, classes), encoding.invalid, encoding.dtype)
 
 
-def _label_shape(task: str, size: tuple[int, ...]) -> tuple[int, ...]:
-    channels = ENCODINGS[task].channels
-    return (*size, channels) if channels else tuple(size)
+def _label_shape(task: str, size: tuple[int, ...], classes: int) -> tuple[int, ...]:
+    encoding = ENCODINGS[task]
+    if encoding.points:
+        return classes, encoding.channels
+    return (*size, encoding.channels) if encoding.channels else tuple(size)
 
 
 def _label_path(folder: Path, task: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch
 from isthmus.data.batch import Batch
 from isthmus.data.image_augment import ImageAugment
 from isthmus.data.image_store import ImageStore
-from isthmus.data.images import valid_pixels
+from isthmus.data.images import ENCODINGS, valid_pixels
 from isthmus.data.order import Order
 from isthmus.data.randomness import Progress
 from isthmus.errors import DataError
@@ -37,10 +37,14 @@ def _read_label(store: ImageStore, task: str, rows: np.ndarray, here: np.ndarray
     kept = store.labels(task)
     raw = np.zeros((len(rows), *kept.shape[1:]), dtype=kept.dtype)
     raw[here] = kept[rows[here]]
-    pixels = valid_pixels(task, raw) & here[:, None, None]
+    pixels = valid_pixels(task, raw)
+    pixels &= here.reshape(-1, *(1,) * (pixels.ndim - 1))
     if task in ("segmentation", "parts"):
         return torch.from_numpy(np.where(pixels, raw, 0).astype(np.int64)), torch.from_numpy(pixels)
     values = torch.from_numpy(raw.astype(np.float32))
+    if ENCODINGS[task].points:
+        mask = torch.from_numpy(pixels)
+        return torch.where(mask[..., None], values, 0.0), mask
     values = values.permute(0, 3, 1, 2).contiguous() if task == "normals" else values[:, None]
     return torch.where(torch.from_numpy(pixels)[:, None], values, 0.0), torch.from_numpy(pixels)
 
@@ -50,7 +54,8 @@ class ImageStream:
     """Shuffled, augmented training batches of ``rows`` of a store.
 
     ``present`` says which sample carries which task's label, ``(n,)`` bool by task over the whole store. Every process
-    takes its own slice of the same global batch of ``batch_size * world`` samples. A batch may span two epochs.
+    takes its own slice of the same global batch of ``batch_size * world`` samples. A batch may span two epochs. The
+    augmentation is told the names of the store's keypoints, unless it knows some.
     """
 
     domain: str
@@ -64,6 +69,8 @@ class ImageStream:
     def __post_init__(self) -> None:
         if not len(self.rows):
             raise DataError(f"{self.store.path}: the {self.domain} domain has no image to train on")
+        if not self.augment.keypoints:
+            self.augment = replace(self.augment, keypoints=self.store.tasks.get("keypoints", ()))
         self._order = Order(len(self.rows), self.domain)
 
     def batch(self, progress: Progress, position: int, *, rank: int = 0, world: int = 1) -> Batch:

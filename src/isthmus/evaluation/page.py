@@ -175,6 +175,8 @@ def _grouped(value: Any) -> bool:
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("kind") or value.get("name") or value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     return NAN if value is None else str(value)
 
 

@@ -55,6 +55,14 @@ class Method(nn.Module, ABC):
         """The parameters on which the gradients of several tasks meet; a weighting combines them there."""
         return list(self.parameters())
 
+    def after(self, boundary: str) -> tuple[str, ...]:
+        """Prefixes of everything behind a named boundary of the network, for a stage that freezes it."""
+        raise TypeError(f"{type(self).__name__} has no named boundaries")
+
+    def measures(self) -> dict[str, float]:
+        """Numbers about training that are no losses (a discriminator's accuracy), for the log and the monitor."""
+        return {}
+
     def compiled_parts(self) -> list[nn.Module]:
         """The modules that ``engine.compile`` compiles; an encoder is also called on its own, by pretexts."""
         network = getattr(self, "network", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
@@ -12,7 +13,7 @@ from isthmus.data.randomness import Progress
 from isthmus.losses.supervised import supervised_losses
 from isthmus.losses.weighted import Loss
 from isthmus.methods.base import Method
-from isthmus.models.dense import DenseFeatures
+from isthmus.models.dense import DenseFeatures, split_features
 from isthmus.tasks.dense import DenseTask
 
 Reduction = Literal["mean", "sum"]
@@ -26,6 +27,8 @@ class MultiTask(Method):
         tasks: by name, in the order of tables.
         reduction: over an image's labelled tasks, see :mod:`isthmus.losses.supervised`.
         task_weights: constant factors of single tasks (PASCAL's protocol has them); 1 for the others.
+        joint_batches: batches of several domains pass the network together, so that BatchNorm normalises both by the
+            statistics it will have when testing; otherwise one after the other, each by its own.
     """
 
     tasks: Mapping[str, DenseTask]
@@ -38,19 +41,34 @@ class MultiTask(Method):
         *,
         reduction: Reduction = "mean",
         task_weights: Mapping[str, float] | None = None,
+        joint_batches: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.tasks = dict(tasks)
         self.reduction = reduction
         self.task_weights = dict(task_weights or {})
+        self.joint_batches = joint_batches
 
     def forward(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Loss]:
         """``<task>/<domain>`` for each batch and, in methods built on this one, their terms for unlabelled tasks."""
+        return self.task_losses(self.features(batches), batches, progress)
+
+    def features(self, batches: Mapping[str, Batch]) -> dict[str, DenseFeatures]:
+        """What the network makes of each domain's images."""
+        if not self.joint_batches or len(batches) < 2:
+            return {domain: self.network(batch.inputs["image"]) for domain, batch in batches.items()}
+        together = self.network(torch.cat([batch.inputs["image"] for batch in batches.values()]))
+        return dict(zip(batches, split_features(together, [len(batch) for batch in batches.values()])))
+
+    def task_losses(
+        self, features: Mapping[str, DenseFeatures], batches: Mapping[str, Batch], progress: Progress
+    ) -> dict[str, Loss]:
+        """The losses of the tasks on every domain."""
         losses: dict[str, Loss] = {}
-        for batch in batches.values():
-            features = self.network(batch.inputs["image"])
-            losses |= self.supervised(features.outputs, batch) | self.unsupervised(features, batch, progress)
+        for domain, batch in batches.items():
+            losses |= self.supervised(features[domain].outputs, batch)
+            losses |= self.unsupervised(features[domain], batch, progress)
         return losses
 
     def supervised(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Loss]:
@@ -70,6 +88,12 @@ class MultiTask(Method):
         """All of the network but the parts that each task has to itself: heads, and attention modules of MTAN."""
         own = getattr(self.network, "task_parts", ("heads",))
         return [p for name, p in self.network.named_parameters() if name.split(".")[0] not in own]
+
+    def after(self, boundary: str) -> tuple[str, ...]:
+        """Everything behind a boundary of the network, where the network has named ones."""
+        if not hasattr(self.network, "after"):
+            raise TypeError(f"{type(self.network).__name__} has no named boundaries")
+        return tuple(f"network.{part}" for part in self.network.after(boundary))  # type: ignore[operator]
 
     def compiled_parts(self) -> list[nn.Module]:
         """The network."""

@@ -22,7 +22,7 @@ class DenseTask(Task):
 
     Labels are ``(B, H, W)`` int64 for tasks with classes, ``(B, C, H, W)`` float32 otherwise; ``valid`` is
     ``(B, H, W)`` bool; outputs are raw network outputs ``(B, channels, H, W)``. A sample without a valid pixel has loss
-    0, no gradient, and statistics of zeros.
+    0, no gradient, and statistics of zeros. (``isthmus.tasks.keypoints`` has points for pixels, and shapes of its own.)
 
     Attributes:
         classes: names of the classes, empty for a task without.
@@ -30,6 +30,8 @@ class DenseTask(Task):
         higher_is_better: its direction.
         heading: its name in a table, with the unit.
         display_factor: what the score is multiplied by in a table (100 for a share shown in percent).
+        vector_channels: how many numbers without a place in the image the task needs besides its ``channels`` maps;
+            a network appends them to the maps as channels that are constant over the image.
     """
 
     classes: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class DenseTask(Task):
     higher_is_better: bool
     heading: str
     display_factor: float = 1.0
+    vector_channels: int = 0
 
     @abstractmethod
     def activate(self, output: Tensor) -> Tensor:

@@ -24,18 +24,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from isthmus.data.batch import Batch
 from isthmus.data.randomness import Progress
-from isthmus.errors import RunError
+from isthmus.errors import RecipeError, RunError
 from isthmus.losses.weighted import Loss
 from isthmus.losses.weightings.base import Weighting
 from isthmus.methods.base import GateRecord, Method
 from isthmus.training.gradients import combined_gradients
 from isthmus.training.loggers import open_loggers
 from isthmus.training.optimisation import (
-    build_optimizer,
+    build_optimizers,
     check_stages,
     freeze,
     learning_rate,
     load_moments,
+    moments,
     set_learning_rate,
     training_mode,
 )
@@ -184,9 +185,15 @@ class _Training:
         self.method = (method or self.problem.build_method()).to(fabric.device)
         check_stages(self.method, self.recipe.stages)
         self.streams = self.problem.streams(self.method)
+        for stage in self.recipe.stages:
+            if stage.domains and not self.streams.keys() & set(stage.domains):
+                raise RecipeError(
+                    f"{stage.name}.domains: expected some of {', '.join(self.streams)}, from which there is something "
+                    f"to learn, found {', '.join(stage.domains)}"
+                )
         self.monitor = self.problem.monitor(run)
         self.averaged: AveragedModel | None = None
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizers: list[torch.optim.Optimizer] = []
         self.best: dict[str, dict[str, float]] = {}
         self.started, self.seconds_before = time.monotonic(), 0.0
         self.loggers = open_loggers(self.recipe, run.path) if fabric.global_rank == 0 else []
@@ -222,27 +229,33 @@ class _Training:
         stage, recipe = self.recipe.stages[index], self.recipe
         before = sum(earlier.steps for earlier in recipe.stages[:index])
         if step == 0 and index > 0 and stage.start_from != "last":
-            self.method.load_state_dict(self.run.weights(stage.start_from, recipe.stages[index - 1].name))
+            before_it = recipe.stages[index - 1].name
+            if stage.start_from == "before-overfit":
+                weights, chosen = self.run.weights_before_overfit(before_it)
+                self.reporter.message(f"{stage.name}: starts from step {chosen} of {before_it}")
+            else:
+                weights = self.run.weights(stage.start_from, before_it)
+            self.method.load_state_dict(weights)
             self.averaged = None
         if stage.pseudo_labels is not None:
             self._pseudo_label(index, fresh=step == 0)
         if recipe.ema is not None and step == 0:
             self.averaged = self._average()
         freeze(self.method, stage)
-        previous, optimizer = self.optimizer, build_optimizer(self.method, stage)
+        kept = moments(self.method, self.optimizers)
+        self.optimizers = build_optimizers(self.method, stage)
         if saved is not None and (step > 0 or stage.keep_optimizer):
-            load_moments(optimizer, saved["optimizer"])
-        elif stage.keep_optimizer and previous is not None:
-            load_moments(optimizer, previous.state_dict())
-        self.optimizer = optimizer
+            load_moments(self.method, self.optimizers, saved["optimizer"])
+        elif stage.keep_optimizer:
+            load_moments(self.method, self.optimizers, kept)
         self.monitor.best = dict(self.best.get(stage.name, {}))
         wrapped = self.fabric.setup_module(_Step(self.method))
-        prepared = self.fabric.setup_optimizers(optimizer)
+        prepared = [self.fabric.setup_optimizers(each) for each in self.optimizers]
         training_mode(self.method, stage)
         for current in range(step, stage.steps):
             progress = Progress(recipe.seed, index, current, stage.steps)
             rate = learning_rate(stage, current)
-            set_learning_rate(optimizer, rate)
+            set_learning_rate(self.optimizers, rate)
             losses = self._step(wrapped, prepared, stage, progress, before + current)
             done = current + 1
             self.reporter.advance()
@@ -260,13 +273,14 @@ class _Training:
                 raise Interrupted(f"{self.run.path}: stopped after {before + done} steps; a checkpoint is written")
 
     def _step(
-        self, wrapped: nn.Module, optimizer: Any, stage: StageSpec, progress: Progress, position: int
+        self, wrapped: nn.Module, optimizers: list[Any], stage: StageSpec, progress: Progress, position: int
     ) -> dict[str, Logged]:
         rank, world = self.fabric.global_rank, self.fabric.world_size
         torch.manual_seed(progress.torch_seed(rank))
         batches = {
             name: stream.batch(progress, position, rank=rank, world=world).to(self.fabric.device)
             for name, stream in self.streams.items()
+            if not stage.domains or name in stage.domains
         }
         weighting = self.method.weighting
         if weighting is not None and weighting.needs_gradients:
@@ -280,10 +294,12 @@ class _Training:
             means, values = self._means(losses, sums)
             # Data-parallel training averages gradients over processes; the sum is what is wanted.
             self.fabric.backward(sum(means.values(), torch.zeros((), device=self.fabric.device)) * world)
-        if stage.clip_norm is not None:
-            self.fabric.clip_gradients(wrapped, optimizer, max_norm=stage.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        for each in optimizers:
+            if stage.clip_norm is not None:
+                self.fabric.clip_gradients(wrapped, each, max_norm=stage.clip_norm)
+        for each in optimizers:
+            each.step()
+            each.zero_grad()
         if weighting is not None:
             weighting.observe(_task_means(weighting, values))
         if self.averaged is not None:
@@ -328,6 +344,7 @@ class _Training:
                     )
                 metrics[f"loss/{name}"] = value
                 metrics[f"weighted/{name}"] = float(loss.weighted)
+        metrics |= {name: value for name, value in self.method.measures().items() if math.isfinite(value)}
         for domain, record in self.method.gate_records.items():
             scored = record.scores.isfinite()
             if scored.any():
@@ -355,7 +372,8 @@ class _Training:
 
     def _evaluate(self, stage: StageSpec, step: int, global_step: int, *, last: bool) -> None:
         if self.fabric.global_rank == 0:
-            scores = self.monitor.evaluate(self._predict, stage.name, step, last=last)
+            measures = self.method.measures()
+            scores = self.monitor.evaluate(self._predict, stage.name, step, last=last, measures=measures)
             chosen = self.monitor.improved(scores)
             if last:
                 chosen.append("last")
@@ -406,7 +424,6 @@ class _Training:
 
     def _checkpoint(self, stage: int, step: int) -> None:
         if self.fabric.global_rank == 0:
-            assert self.optimizer is not None
             if not all(parameter.isfinite().all() for parameter in self.method.parameters()):
                 raise RunError(
                     f"{self.run.path}: {self.recipe.stages[min(stage, len(self.recipe.stages) - 1)].name}: expected "
@@ -415,7 +432,7 @@ class _Training:
                 )
             content: dict[str, Any] = {
                 "weights": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": moments(self.method, self.optimizers),
                 "precision": self.fabric.strategy.precision.state_dict(),
                 "stage": stage,
                 "step": step,

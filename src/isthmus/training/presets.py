@@ -10,11 +10,12 @@ import difflib
 from collections.abc import Callable
 
 from isthmus.errors import RecipeError
+from isthmus.training.dense.anchor_presets import anchor_recipes
 from isthmus.training.dense.presets import dense_recipes
 from isthmus.training.points.presets import point_recipes
 from isthmus.training.recipe import Recipe
 
-RECIPES: dict[str, Callable[[], Recipe]] = {**point_recipes(), **dense_recipes()}
+RECIPES: dict[str, Callable[[], Recipe]] = {**point_recipes(), **dense_recipes(), **anchor_recipes()}
 
 
 def families() -> dict[str, tuple[str, ...]]:
@@ -24,7 +25,7 @@ def families() -> dict[str, tuple[str, ...]]:
     same members share an entry.
     """
     members: dict[str, list[str]] = {}
-    dense = dense_recipes()
+    dense = dense_recipes() | anchor_recipes()
     for name in RECIPES:
         before, _, after = name.rpartition("/")
         family, member = (f"*/{after}", before) if name in dense else (f"{before}/*", after)

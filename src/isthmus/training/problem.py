@@ -16,7 +16,7 @@ from torch import Tensor
 from isthmus.data.batch import Batch
 from isthmus.data.randomness import Progress
 from isthmus.methods.base import Method
-from isthmus.training.recipe import PseudoLabelSpec, Recipe, Rule
+from isthmus.training.recipe import PseudoLabelSpec, Recipe
 from isthmus.training.run import Run
 
 Predict = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -41,18 +41,26 @@ class Monitor(ABC):
         self.best: dict[str, float] = {}
 
     @abstractmethod
-    def evaluate(self, predict: Predict, stage: str, step: int, *, last: bool) -> dict[str, float]:
-        """Scores after ``step`` steps of ``stage``; writes what was measured into the run."""
+    def evaluate(
+        self, predict: Predict, stage: str, step: int, *, last: bool, measures: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Scores after ``step`` steps of ``stage``; writes what was measured into the run.
+
+        ``measures`` are the method's own (:meth:`isthmus.methods.base.Method.measures`).
+        """
 
     @abstractmethod
-    def candidates(self, scores: Mapping[str, float]) -> dict[Rule, float]:
-        """What each selection rule would choose by, higher is better; without the rules that veto this step."""
+    def candidates(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """What each selection rule would choose by, higher is better; without the rules that veto this step.
+
+        Names that are no rule of the recipe keep a checkpoint for a later stage to start from.
+        """
 
     @abstractmethod
     def summary(self, scores: Mapping[str, float]) -> str:
         """The scores in one line, for people."""
 
-    def improved(self, scores: Mapping[str, float]) -> list[Rule]:
+    def improved(self, scores: Mapping[str, float]) -> list[str]:
         """The selection rules for which these scores are the best of the stage so far."""
         candidates = self.candidates(scores)
         better = [rule for rule, score in candidates.items() if score >= self.best.get(rule, -np.inf)]

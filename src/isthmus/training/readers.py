@@ -23,7 +23,8 @@ def image_readers(recipe: DenseRecipe) -> dict[str, ImageReader]:
     """Readers of images by domain."""
     from isthmus.training.dense.build import build_reader
 
-    return {"source": build_reader(recipe.source.data)}
+    domains = {"source": recipe.source, "target": recipe.target}
+    return {name: build_reader(domain.data) for name, domain in domains.items() if domain is not None}
 
 
 def readers(recipe: Recipe) -> dict[str, Reader] | dict[str, ImageReader]:

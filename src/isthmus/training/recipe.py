@@ -20,7 +20,8 @@ from isthmus.errors import RecipeError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Part = Literal["train", "val", "test"]
-Rule = Literal["last", "source-val", "label-free"]
+Rule = Literal["last", "source-val", "label-free", "confusion"]
+OptimizerName = Literal["adam", "adamw", "sgd"]
 
 
 class Spec(BaseModel):
@@ -55,14 +56,19 @@ class StageSpec(Spec):
     """What is trained, for how many steps, from which weights, and what happens before.
 
     ``learning_rate_scale`` multiplies the rate of all parameters whose name starts with a key; ``frozen`` names
-    prefixes that are not trained at all and whose BatchNorm stays in eval mode. ``batch_norm="frozen"`` keeps all
-    BatchNorm layers in eval mode. ``step`` halves the rate every ``decay_every`` steps; ``poly`` lets it fall with the
-    power 0.9 of the steps that are left.
+    prefixes that are not trained at all and whose BatchNorm stays in eval mode, ``frozen_after`` a boundary of the
+    network behind which everything is frozen so. ``batch_norm="frozen"`` keeps all BatchNorm layers in eval mode.
+    ``optimizers`` gives parts, by prefix, another optimiser than ``optimizer``. ``step`` halves the rate every
+    ``decay_every`` steps; ``poly`` lets it fall with the power 0.9 of the steps that are left. ``domains`` are those
+    whose batches the stage uses, all by default. ``keep_optimizer`` carries the running moments of the parameters that
+    this stage and the one before both train over; otherwise a stage begins with fresh ones.
     """
 
     name: str = "stage1"
     steps: int = Field(1000, ge=1)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    domains: tuple[Literal["source", "target"], ...] = ()
+    optimizer: OptimizerName = "adam"
+    optimizers: dict[str, OptimizerName] = {}
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(5e-5, ge=0)
     schedule: Literal["constant", "cosine", "onecycle", "step", "poly"] = "cosine"
@@ -71,9 +77,10 @@ class StageSpec(Spec):
     clip_norm: float | None = Field(None, gt=0)
     learning_rate_scale: dict[str, float] = {}
     frozen: tuple[str, ...] = ()
+    frozen_after: str | None = None
     batch_norm: Literal["train", "frozen"] = "train"
     keep_optimizer: bool = False
-    start_from: Rule = "last"
+    start_from: Rule | Literal["before-overfit"] = "last"
     pseudo_labels: PseudoLabelSpec | None = None
 
     @model_validator(mode="after")
@@ -112,6 +119,8 @@ class Recipe(Spec):
 
     rules: ClassVar[tuple[Rule, ...]] = ("source-val", "last")
     """How a checkpoint can be chosen; the first is the usual way."""
+    starts: ClassVar[tuple[str, ...]] = ()
+    """What else a stage can start from."""
     short_fields: ClassVar[dict[str, str]] = {}
     """Groups of fields that may be written without the group around them."""
 
@@ -138,8 +147,8 @@ class Recipe(Spec):
         if self.stages[0].start_from != "last":
             raise ValueError("stages.0.start_from: there is no earlier stage to start from")
         for index, stage in enumerate(self.stages):
-            if stage.start_from not in self.rules:
-                allowed = ", ".join(self.rules)
+            if stage.start_from not in (*self.rules, *self.starts):
+                allowed = ", ".join((*self.rules, *self.starts))
                 raise ValueError(f"stages.{index}.start_from: expected one of {allowed}, found {stage.start_from!r}")
         return self
 

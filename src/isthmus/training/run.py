@@ -81,7 +81,7 @@ class Run(Generic[R]):
         """Whether the run reached the end of its last stage."""
         return self.state.get("status") == "finished"
 
-    def weights_file(self, stage: str, rule: Rule) -> Path:
+    def weights_file(self, stage: str, rule: str) -> Path:
         """Where the weights that ``rule`` chose in ``stage`` lie."""
         return self.path / "checkpoints" / f"{stage}.{rule}.pt"
 
@@ -92,6 +92,15 @@ class Run(Generic[R]):
             raise RunError(f"{file}: expected the weights of a finished stage, found none; is the run finished?")
         weights: dict[str, torch.Tensor] = read_checkpoint(file)["weights"]
         return weights
+
+    def weights_before_overfit(self, stage: str) -> tuple[dict[str, torch.Tensor], int]:
+        """Weights of ``stage`` before any task overfits: the earliest of the tasks' best checkpoints; and its step."""
+        files = sorted((self.path / "checkpoints").glob(f"{stage}.val-*.pt"))
+        if not files:
+            raise RunError(f"{self.path}: expected the best checkpoint of every task in {stage}, found none")
+        found = [read_checkpoint(file) for file in files]
+        earliest = min(found, key=lambda content: content["step"])
+        return earliest["weights"], earliest["step"]
 
     def log(self, file: Literal["metrics", "gate"], row: dict[str, Any]) -> None:
         """Append a row to ``<file>.jsonl``."""

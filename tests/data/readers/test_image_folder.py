@@ -271,3 +271,84 @@ def test_paths_that_are_no_pictures_are_errors(tmp_path: Path) -> None:
         UnlabelledImages((tmp_path / "b.png",))
     with pytest.raises(DataError, match=r"expected pictures \.png.* found none"):
         UnlabelledImages((tmp_path,))
+
+
+POINTS = ("left_eye", "nose", "right_eye")
+
+
+def face(root: Path, name: str, points: Any) -> Path:
+    put(root / "images" / f"{name}.png", picture())
+    return put(root / "keypoints" / f"{name}.npy", points)
+
+
+def points(seed: int = 0) -> np.ndarray:
+    found = np.random.default_rng(seed).uniform(0.1, 0.9, (3, 3))
+    found[:, 2] -= found[:, 2].mean()
+    return found
+
+
+def test_keypoints_are_read_where_there_are_any_and_missing_files_are_missing_labels(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    missing = points(1)
+    missing[1] = np.nan
+    face(root, "a", points())
+    face(root, "b", missing.astype(np.float32))
+    put(root / "images" / "c.png", picture())
+    put(root / "depth" / "c.npy", np.ones(SIZE))
+    (root / "keypoints.txt").write_text("left_eye\nnose\nright_eye\n")
+    reader = ImageFolder(root)
+    assert reader.tasks == {"depth": (), "keypoints": POINTS}
+    found = read(reader)
+    assert [set(sample.labels) for sample in found.values()] == [{"keypoints"}, {"keypoints"}, {"depth"}]
+    np.testing.assert_array_equal(found["a"].labels["keypoints"], points().astype(np.float32))
+    np.testing.assert_array_equal(found["b"].labels["keypoints"], missing.astype(np.float32))
+    store = prepare_images(reader, tmp_path / "cache", (2, 3))
+    assert store.skipped == () and store.present.tolist() == [[False, True], [False, True], [True, False]]
+    np.testing.assert_allclose(store.labels("keypoints")[0], points(), atol=1e-6)
+    first = reader.fingerprint()
+    given = ImageFolder(root, keypoints=("right_eye", "nose", "left_eye"))
+    assert given.tasks["keypoints"] == ("right_eye", "nose", "left_eye") and given.fingerprint() != first
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, r"keypoints\.txt: expected the name of a point in each line, found no such file"),
+        ("", r"keypoints\.txt: expected different classes"),
+        ("nose\nnose\n", r"keypoints\.txt: expected different classes, one in each line, found nose, nose"),
+        ("left_eye\nnose\nchin\n", r"keypoints\.txt: expected a partner 'right_eye' of 'left_eye'"),
+    ],
+)
+def test_keypoints_without_proper_names_are_an_error(names: str | None, message: str, tmp_path: Path) -> None:
+    face(tmp_path, "a", points())
+    if names is not None:
+        (tmp_path / "keypoints.txt").write_text(names)
+    with pytest.raises(DataError, match=message) as raised:
+        ImageFolder(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_bad_file_of_keypoints_is_named_in_one_line_and_costs_only_its_image(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    face(root, "good", points())
+    face(root, "long", np.zeros((4, 3)))
+    face(root, "flat", np.zeros(9))
+    face(root, "whole", np.zeros((3, 3), np.int64))
+    os.truncate(face(root, "torn", points()), 90)
+    put(root / "images" / "picture.png", picture())
+    put(root / "keypoints" / "picture.png", picture())
+    face(root, "pixels", points() * 200)
+    (root / "keypoints.txt").write_text("\n".join(POINTS))
+    samples = list(ImageFolder(root).samples())
+    reasons = {sample.name: sample.reason for sample in samples if isinstance(sample, Unreadable)}
+    for name, message in (
+        ("long", "long.npy: expected 3 rows, one for each name in keypoints.txt, found 4"),
+        ("flat", "flat.npy: expected floats of shape (K, 3), found float64 (9,)"),
+        ("whole", "whole.npy: expected floats of shape (K, 3), found int64 (3, 3)"),
+        ("torn", "torn.npy: expected a whole .npy file"),
+        ("picture", "picture.png: expected a whole .npy file"),
+    ):
+        assert message in reasons[name] and "\n" not in reasons[name]
+    assert len(reasons) == 5
+    skipped = dict(prepare_images(ImageFolder(root), tmp_path / "cache", None).skipped)
+    assert skipped.keys() == {*reasons, "pixels"} and "expected shares of the image's width" in skipped["pixels"]

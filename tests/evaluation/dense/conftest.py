@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from isthmus.training.engine import train
-from isthmus.training.recipe import Recipe, parse
+from isthmus.training.presets import named
+from isthmus.training.recipe import Recipe, override, parse
 from isthmus.training.run import Run
 
 
@@ -61,3 +62,30 @@ def copied(run: Run, path: Path, **changes: Any) -> Run:
     values = run.recipe.model_dump(mode="json") | changes
     (path / "recipe.yaml").write_text(parse(values).dump())
     return Run.open(path)
+
+
+def anchored(name: str, size: tuple[int, int], **changes: object) -> Recipe:
+    """A named recipe of two domains that trains within a second or two."""
+    values: dict[str, object] = {"network.width": 0.125, "batch_size": 4, "evaluate_every": 2, "log_every": 1}
+    for domain in ("source", "target"):
+        values |= {f"{domain}.data.{part}": count for part, count in (("train", 8), ("val", 4), ("test", 6))}
+        values |= {f"{domain}.data.size": list(size), f"{domain}.size": list(size)}
+    fresh = named(name).model_dump(mode="json")
+    values |= {f"stages.{index}.steps": 4 for index in range(len(fresh["stages"]))}
+    return parse(override(fresh, [(k.replace("__", "."), str(v)) for k, v in {**values, **changes}.items()]))
+
+
+@dataclass
+class AnchoredRuns:
+    dann: Run
+    base: Run
+    faces: Run
+
+
+@pytest.fixture(scope="session")
+def anchors(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> AnchoredRuns:
+    """Finished runs of two domains: two on rooms, one on faces with keypoints as the anchor."""
+    folder = tmp_path_factory.mktemp("anchored-runs")
+    recipes = [anchored(f"{method}/rooms", (32, 40)) for method in ("headfreeze-dann", "baseline")]
+    recipes.append(anchored("headfreeze/faces", (40, 36)))
+    return AnchoredRuns(*(train(each, folder / f"run{index}") for index, each in enumerate(recipes)))

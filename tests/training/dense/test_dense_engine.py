@@ -82,7 +82,7 @@ def test_a_checkpoint_holds_mapping_network_and_weighting(tmp_path: Path) -> Non
     """What resumes is in the file: a released-style checkpoint without the mapping network would start it afresh."""
     saved = read_checkpoint(train(RECIPES["mtpsl-released"], tmp_path / "mtpsl").path / "checkpoints" / "last.pt")
     assert any(name.startswith("mapping.film") for name in saved["weights"])
-    assert [group["scale"] for group in saved["optimizer"]["param_groups"]] == [1.0, 10.0]
+    assert saved["optimizer"].keys() >= {name for name in saved["weights"] if name.startswith("mapping.film")}
     saved = read_checkpoint(train(RECIPES["dwa"], tmp_path / "dwa").path / "checkpoints" / "last.pt")
     assert saved["weights"]["weighting.windows"][1].isfinite().all()
     saved = read_checkpoint(train(RECIPES["gradnorm"], tmp_path / "gradnorm").path / "checkpoints" / "last.pt")

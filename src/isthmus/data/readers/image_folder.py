@@ -24,9 +24,15 @@ normals        .png .tif                   RGB of 8 or 16 bits, x = 2 v / 255 - 
                .npy                        (H, W, 3) floats in [-1, 1], the zero vector is "none"
 saliency       .png .tif .npy              0 and 255, or 0 and 1; where 1 occurs in any file, 255 is "no label"
 edges          .png .tif .npy              the same
+keypoints      .npy                        (K, 3) floats, a row for each point: u, v, z; a row of NaN is "no label"
 ============== =========================== ===========================================================================
 
-Normals are in the camera frame with x to the right.
+Normals are in the camera frame with x to the right. Of a keypoint, u is its column as a share of the image's width (0
+at the left border, 1 at the right one), v its row as a share of the height, and z its depth away from the camera as a
+share of the *width*, from any origin (0 for all where only places are known). Points outside the image count as not
+labelled. The points' names are the lines of ``root/keypoints.txt`` or given as an argument, one for each row; one of
+the two is needed, because in mirrored images the points ``left_*`` and ``right_*`` (the person's own left and right)
+change places.
 
 Classes are the lines of ``root/classes.txt`` (for parts ``root/parts.txt``) or given as arguments; without either they
 are called "0" to the largest index that occurs.
@@ -63,12 +69,26 @@ from isthmus.data.image_files import (
     read_image,
     read_inverse_depth,
     read_normals,
+    read_npy,
 )
-from isthmus.data.images import ENCODINGS, ImageSample
+from isthmus.data.images import ENCODINGS, ImageSample, mirror_partners
 from isthmus.data.readers.folder import SPLITS
 from isthmus.errors import DataError
 
 IMAGES = "images"
+
+
+def read_keypoints(path: Path) -> np.ndarray:
+    """Points as u, v, z, rows of NaN where there is no label. Shape: ``(K, 3)`` float32.
+
+    Raises:
+        DataError: the file cannot be read or holds something else.
+    """
+    array = read_npy(path)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind != "f":
+        raise DataError(f"{path}: expected floats of shape (K, 3), found {array.dtype} {array.shape}")
+    return array.astype(np.float32)
+
 
 _READ: dict[str, Callable[[Path], np.ndarray]] = {
     "segmentation": read_class_map,
@@ -78,8 +98,9 @@ _READ: dict[str, Callable[[Path], np.ndarray]] = {
     "normals": read_normals,
     "saliency": read_binary,
     "edges": read_binary,
+    "keypoints": read_keypoints,
 }
-_CLASS_FILES = {"segmentation": "classes.txt", "parts": "parts.txt"}
+_CLASS_FILES = {"segmentation": "classes.txt", "parts": "parts.txt", "keypoints": "keypoints.txt"}
 
 
 class _Entry(NamedTuple):
@@ -102,27 +123,36 @@ class ImageFolder:
         root: the folder.
         classes: names of the classes of ``segmentation``, in place of ``classes.txt``.
         parts: names of the classes of ``parts``, in place of ``parts.txt``.
+        keypoints: names of the points, in place of ``keypoints.txt``.
 
     Raises:
         DataError: no folder of images, no image in it, a folder that is no task, a label without an image, two files
-            for the same thing, or an empty list of classes.
+            for the same thing, an empty list of classes, keypoints without names, or a left point without a right one.
     """
 
     root: Path
     classes: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # Both look for what is wrong with the data set itself; better here than after minutes of reading.
+        # All look for what is wrong with the data set itself; better here than after minutes of reading.
         _ = self._entries
         for task in _CLASS_FILES:
             self._named_classes(task)
+        if any("keypoints" in entry.labels for entry in self._entries):
+            path = Path(self.root) / _CLASS_FILES["keypoints"]
+            try:
+                if not mirror_partners(self._named_classes("keypoints")):
+                    raise ValueError("expected the name of a point in each line, found no such file")
+            except ValueError as error:
+                raise DataError(f"{path}: {error}") from error
 
     @cached_property
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """Tasks that have a folder with a file, in the order of ``isthmus.data.images.ENCODINGS``.
 
-        Without names for the classes every label file is read once to find the largest index.
+        Without names for the classes every label file is read once to find the largest index (keypoints need names).
         """
         found = {task for entry in self._entries for task in entry.labels}
         tasks: dict[str, tuple[str, ...]] = {}
@@ -159,6 +189,11 @@ class ImageFolder:
 
     def _label(self, task: str, path: Path) -> np.ndarray:
         label = _READ[task](path)
+        if task == "keypoints" and len(label) != len(self.tasks[task]):
+            raise DataError(
+                f"{path}: expected {len(self.tasks[task])} rows, one for each name in {_CLASS_FILES[task]}, found "
+                f"{len(label)}"
+            )
         if task in ("saliency", "edges") and not self._counted_in_ones[task]:
             return (label == 255).astype(np.uint8)
         return label
@@ -180,7 +215,7 @@ class ImageFolder:
                     yield label[label != 255]
 
     def _named_classes(self, task: str) -> tuple[str, ...]:
-        given = {"segmentation": self.classes, "parts": self.parts}[task]
+        given = {"segmentation": self.classes, "parts": self.parts, "keypoints": self.keypoints}[task]
         path = Path(self.root) / _CLASS_FILES[task]
         if given or not path.is_file():
             return tuple(given)

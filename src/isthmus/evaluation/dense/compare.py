@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,10 @@ class Row:
         """The task's score of every seed."""
         return [measured[column].headline(task) for measured in self.selected if column in measured]
 
+    def scores(self, task: str, score: str, column: Column = "source-val") -> list[float]:
+        """Any score of a task, of every seed."""
+        return [measured[column].scores(task)[score] for measured in self.selected if column in measured]
+
 
 def collect(runs: Sequence[DenseRun]) -> list[Row]:
     """One row per method and setting; runs that differ in their seed only share a row.
@@ -57,7 +61,7 @@ def collect(runs: Sequence[DenseRun]) -> list[Row]:
         rows.append(
             Row(
                 setting=_setting(members[0].recipe),
-                method=members[0].recipe.method_name,
+                method=_method(members[0].recipe),
                 seeds=tuple(folds),
                 selected=tuple(_together(found) for found in folds.values()),
             )
@@ -68,16 +72,24 @@ def collect(runs: Sequence[DenseRun]) -> list[Row]:
 def _without_folds(recipe: Recipe) -> str:
     assert isinstance(recipe, DenseRecipe)
     values = json.loads(without_seed(recipe))
-    if recipe.source.data.kind == "scannet-views":
-        values["source"]["data"] = "scannet-views"
-        values["name"] = recipe.method_name
+    for domain in ("source", "target"):
+        if values.get(domain) and values[domain]["data"]["kind"] == "scannet-views":
+            values[domain]["data"] = "scannet-views"
+            values["name"] = recipe.method_name
     return json.dumps(values, sort_keys=True)
 
 
+def _method(recipe: DenseRecipe) -> str:
+    return recipe.method_name + (" (target labels)" if recipe.uses_target_labels else "")
+
+
 def _setting(recipe: DenseRecipe) -> str:
-    if isinstance(recipe.source.data, ScanNetViewsSpec):
-        return recipe.setting.replace(f" (test {'+'.join(recipe.source.data.test_rooms)})", "")
-    return recipe.setting
+    """The setting without the rooms that a fold holds out."""
+    setting = recipe.setting
+    for domain in (recipe.source, recipe.target):
+        if domain is not None and isinstance(domain.data, ScanNetViewsSpec):
+            setting = setting.replace(f" (test {'+'.join(domain.data.test_rooms)})", "")
+    return setting
 
 
 def _together(folds: list[dict[Column, Measured]]) -> dict[Column, Measured]:
@@ -111,6 +123,8 @@ def gain_over(row: Row, baseline: Row, column: Column = "source-val") -> Interva
 def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
     """Mean ± standard deviation over seeds of every task's score at the ``source-val`` choice.
 
+    Where all rows are measured on one and the same task, all of its scores have a column.
+
     With the name of a ``baseline`` method in the same setting and on the same test images (single-task learning,
     usually), columns give the mean relative gain over it: at the ``source-val`` choice with its 95 % interval over
     seeds and groups of test images, and what the other choices would have given.
@@ -120,7 +134,8 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
     tasks: dict[str, DenseTask] = {}
     for row in rows:
         tasks |= {name: task for name, task in row.selected[0]["last"].tasks.items() if name not in tasks}
-    headings = ["setting", "method", "seeds", "images", *(_arrow(task) for task in tasks.values())]
+    details = _details(rows, tasks)
+    headings = ["setting", "method", "seeds", "images", *(_arrow(task) for task in tasks.values()), *details.values()]
     if baseline is not None:
         headings += [f"gain over {baseline} [%]", "gain, last [%]", f"gain, {NOT_USABLE} [%]"]
     lines = []
@@ -128,10 +143,26 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
         images = len(row.selected[0]["last"].groups)
         cells = [row.setting, row.method, str(len(row.seeds)), str(images)]
         cells += [_cell(task, row.headlines(name)) if _has(row, name) else "" for name, task in tasks.items()]
+        cells += [_plain(row.scores(next(iter(tasks)), score)) for score in details]
         if baseline is not None:
             cells += _gains(row, rows, baseline)
         lines.append(tuple(cells))
     return Table(tuple(headings), tuple(lines))
+
+
+def _details(rows: Sequence[Row], tasks: Mapping[str, DenseTask]) -> dict[str, str]:
+    """Further scores with their headings, where there is a single task: those of the data set, not of its classes."""
+    if len(tasks) != 1:
+        return {}
+    ((name, task),) = tasks.items()
+    found = rows[0].selected[0]["last"].scores(name)
+    return {score: score.replace("_", " ") for score in found if "/" not in score and score != task.headline}
+
+
+def _plain(values: list[float]) -> str:
+    mean, spread = mean_and_spread(values)
+    digits = significant(mean)
+    return f"{mean:.{digits}f}" if np.isnan(spread) else f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 
 def _has(row: Row, task: str) -> bool:
@@ -143,9 +174,7 @@ def _arrow(task: DenseTask) -> str:
 
 
 def _cell(task: DenseTask, values: list[float]) -> str:
-    mean, spread = mean_and_spread([task.display_factor * value for value in values])
-    digits = significant(mean)
-    return f"{mean:.{digits}f}" if np.isnan(spread) else f"{mean:.{digits}f} ± {spread:.{digits}f}"
+    return _plain([task.display_factor * value for value in values])
 
 
 def significant(value: float) -> int:

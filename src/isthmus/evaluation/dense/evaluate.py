@@ -12,7 +12,9 @@ import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from isthmus.data.image_store import prepare_images
+from isthmus.data.image_store import ImageStore, prepare_images
+from isthmus.data.images import ImageReader
+from isthmus.data.readers.image_folder import ImageFolder
 from isthmus.errors import RecipeError, RunError
 from isthmus.evaluation.dense.compare import significant
 from isthmus.evaluation.dense.scores import Measured, image_groups, image_key, only, score_gain, select
@@ -25,7 +27,7 @@ from isthmus.training.cache import cache_folder
 from isthmus.training.dense.build import build_reader
 from isthmus.training.dense.monitor import measure
 from isthmus.training.dense.problem import DenseProblem
-from isthmus.training.dense.recipe import DenseRun, ImageDataSpec, ImageFolderSpec
+from isthmus.training.dense.recipe import DenseRun, ImageDataSpec
 from isthmus.training.recipe import Rule
 
 VISIBLE = 0.0005
@@ -35,29 +37,38 @@ VISIBLE = 0.0005
 def measured_on(run: DenseRun, data: str, rule: Rule, stage: str | None = None) -> Measured:
     """The statistics of the checkpoint that ``rule`` chose.
 
-    ``data`` is ``target`` (the recipe's test part, from what was kept during training), a folder of images and labels
+    ``data`` is ``target`` (the recipe's test part, from what was kept during training), ``source`` (the same, or the
+    source's test part where there is a target), a folder of images and labels
     (:class:`isthmus.data.readers.image_folder.ImageFolder`), or a data set in YAML, of which all parts are used.
     """
     problem = DenseProblem(run.recipe)
+    if data == "source" and problem.target is not None:
+        test = problem.source.indices("test")
+        if not len(test):
+            raise RunError(f"{problem.source.path}: expected images in the source's test part, found none")
+        return _measured(run, problem.source, test, problem.counted_tasks, rule, stage)
     if data in ("target", "source"):
         chosen = select(run, stage, problem)
         if rule not in chosen:
             raise RunError(f"--select: expected one of {', '.join(run.recipe.rules)}, found {rule!r}")
         return chosen[rule]
-    spec: Any
+    reader: ImageReader
     if Path(data).is_dir():
-        spec = ImageFolderSpec(root=Path(data), classes=problem.source.tasks.get("segmentation", ()))
+        reader = _folder(Path(data), problem.source.tasks)
     else:
         try:
-            spec = TypeAdapter(ImageDataSpec).validate_python(yaml.safe_load(data))
+            spec: Any = TypeAdapter(ImageDataSpec).validate_python(yaml.safe_load(data))
         except (ValidationError, yaml.YAMLError) as error:
             raise RecipeError(
                 f"--data: expected 'target', a folder, or a data set such as '{{kind: rooms, style: camera}}', "
                 f"found {data!r}: {error}"
             ) from None
-    size = (int(problem.source.size[0]), int(problem.source.size[1]))
-    store = prepare_images(build_reader(spec), cache_folder(), size)
-    shared = {name: task for name, task in problem.tasks.items() if name in store.tasks}
+        reader = build_reader(spec)
+    size = (int(problem.tested.size[0]), int(problem.tested.size[1]))
+    store = prepare_images(reader, cache_folder(), size)
+    shared = {name: task for name, task in problem.counted_tasks.items() if name in store.tasks}
+    # Images without labels of the main task can still say how well the anchor task went.
+    shared = shared or {name: task for name, task in problem.tasks.items() if name in store.tasks}
     for name in shared:
         if store.tasks[name] != problem.source.tasks[name]:
             raise RunError(
@@ -66,12 +77,30 @@ def measured_on(run: DenseRun, data: str, rule: Rule, stage: str | None = None) 
             )
     if not shared:
         raise RunError(f"--data: expected labels of {', '.join(problem.tasks)}, found {', '.join(store.tasks)}")
+    return _measured(run, store, np.arange(len(store)), shared, rule, stage)
+
+
+def _measured(
+    run: DenseRun,
+    store: ImageStore,
+    rows: np.ndarray,
+    tasks: Mapping[str, DenseTask],
+    rule: Rule,
+    stage: str | None,
+) -> Measured:
+    """Statistics of predictions that are made now."""
     method = load_method(run, rule, stage=stage)
-    rows = np.arange(len(store))
-    present = {name: store.present[:, list(store.tasks).index(name)] for name in shared}
+    present = {name: store.present[:, list(store.tasks).index(name)] for name in tasks}
     with torch.no_grad():
-        statistics = measure(method.predict, store, rows, shared, present)
-    return Measured(-1, shared, statistics, image_groups(store, rows), image_key(store, rows))
+        statistics = measure(method.predict, store, rows, tasks, present)
+    return Measured(-1, tasks, statistics, image_groups(store, rows), image_key(store, rows))
+
+
+def _folder(root: Path, classes: Mapping[str, tuple[str, ...]]) -> ImageFolder:
+    """A folder with the classes that the run knows; names of points in the folder say in which order its own are."""
+    named = (root / "keypoints.txt").is_file()
+    points = () if named else classes.get("keypoints", ())
+    return ImageFolder(root, classes=classes.get("segmentation", ()), keypoints=points)
 
 
 def score_table(ours: Measured) -> Table:

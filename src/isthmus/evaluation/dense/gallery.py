@@ -21,10 +21,12 @@ from isthmus.evaluation.dense.pictures import (
     error_scale,
     errors,
     has_errors,
+    has_points,
     label_values,
     pixel_values,
     png,
 )
+from isthmus.evaluation.dense.points import SIDES
 from isthmus.evaluation.dense.preview import number
 from isthmus.evaluation.dense.scores import Measured
 from isthmus.methods.base import Method
@@ -162,7 +164,7 @@ def blocks(store: ImageStore, rows: np.ndarray, chosen: Sequence[Pick], runs: Se
         device = "cpu" if run.method is None else next(run.method.parameters()).device
         inputs = {name: values.to(device) for name, values in batch.inputs.items()}
         outputs.append({} if run.method is None else run.method.predict(inputs))
-    photographs = [address(np.asarray(store.images[row]), photograph=True) for row in shown]
+    images = [np.asarray(store.images[row]) for row in shown]
     found = []
     for name, task in tasks.items():
         truth, valid = label_values(task, batch.labels[name]), batch.valid[name].numpy()
@@ -181,7 +183,7 @@ def blocks(store: ImageStore, rows: np.ndarray, chosen: Sequence[Pick], runs: Se
             ]
         )
         names = [store.names[row] for row in shown]
-        found.append(_block(task, names, chosen, photographs, truth, valid, predicted, scores))
+        found.append(_block(task, names, chosen, images, truth, valid, predicted, scores))
     return found
 
 
@@ -189,7 +191,7 @@ def _block(
     task: DenseTask,
     names: Sequence[str],
     chosen: Sequence[Pick],
-    photographs: Sequence[str],
+    images: Sequence[np.ndarray],
     truth: np.ndarray,
     valid: np.ndarray,
     predicted: Sequence[np.ndarray | None],
@@ -202,7 +204,8 @@ def _block(
     rows = []
     for index, pick in enumerate(chosen):
         here = valid[index]
-        truth_cell = Cell(address(look.picture(truth[index], here)), "" if here.any() else "no label")
+        picture = data_uri(png(look.on_image(images[index], truth[index], WIDTH, here), colours=COLOURS))
+        truth_cell = Cell(picture, "" if here.any() else "no label")
         predictions: list[Cell | None] = []
         below: list[Cell | None] = []
         for run, values in enumerate(predicted):
@@ -212,12 +215,23 @@ def _block(
                 continue
             score = scores[run, index]
             caption = "" if np.isnan(score) else score_text(task, float(score))
-            predictions.append(Cell(address(look.picture(values[index])), caption, best[run, index]))
+            picture = data_uri(png(look.on_image(images[index], values[index], WIDTH), colours=COLOURS))
+            predictions.append(Cell(picture, caption, best[run, index]))
             found = wrong[run]
             below.append(None if found is None else Cell(address(error_picture(found[index], largest, here)), ""))
-        rows.append(Row(names[index], pick.why, photographs[index], truth_cell, predictions, below))
-    colours = [f"rgb({red}, {green}, {blue})" for red, green, blue in look.colours.tolist()] if task.classes else []
-    return Block(task, rows, list(zip(task.classes, colours)), _bars(task, look, largest))
+        rows.append(
+            Row(names[index], pick.why, address(images[index], photograph=True), truth_cell, predictions, below)
+        )
+    return Block(task, rows, _keys(look), _bars(task, look, largest))
+
+
+def _keys(look: Look) -> list[tuple[str, str]]:
+    """Names and colours of the classes, or of the sides of points."""
+    if has_points(look.task):
+        keys = list(SIDES.items())
+    else:
+        keys = list(zip(look.task.classes, look.colours.tolist())) if look.task.classes else []
+    return [(name, f"rgb({red}, {green}, {blue})") for name, (red, green, blue) in keys]
 
 
 def _best(task: DenseTask, scores: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ def learnt(run: DenseRun) -> tuple[dict[str, DenseTask], tuple[int, int]]:
     noted = run.state.get("outputs")
     if noted is None:
         problem = DenseProblem(run.recipe)
-        return problem.tasks, problem.source.size
+        return problem.tasks, problem.tested.size
     # A mapping, or pairs, which keep the data set's order: a recipe that names no tasks learns them in that order.
     classes = {name: tuple(names) for name, names in dict(noted["tasks"]).items()}
     height, width = noted["size"]

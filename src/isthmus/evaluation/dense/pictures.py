@@ -23,7 +23,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from isthmus.data.images import ENCODINGS
 from isthmus.data.readers.class_names import CITYSCAPES7, CITYSCAPES19, NYU13
+from isthmus.evaluation.dense.points import point_colours, with_points
 from isthmus.geometry.farthest_point import farthest_point_order
 from isthmus.tasks.dense import DenseTask
 
@@ -100,8 +102,10 @@ def pixel_values(task: DenseTask, activated: Tensor) -> np.ndarray:
     """What predictions say about each pixel, from what :meth:`DenseTask.activate` gives.
 
     Shape: ``(B, C, H, W)`` to ``(B, H, W)`` uint8 for a task with classes, ``(B, H, W, 3)`` float32 for normals,
-    ``(B, H, W)`` float32 for the others.
+    ``(B, H, W)`` float32 for the others. Keypoints are no map, ``(B, K, 3)`` of shares float32, and stay as they are.
     """
+    if has_points(task):
+        return activated.float().cpu().numpy()
     if task.classes:
         return activated.argmax(dim=1).byte().cpu().numpy()
     return label_values(task, activated.float())
@@ -109,6 +113,8 @@ def pixel_values(task: DenseTask, activated: Tensor) -> np.ndarray:
 
 def label_values(task: DenseTask, label: Tensor) -> np.ndarray:
     """A batch's labels in the form of :func:`pixel_values`."""
+    if has_points(task):
+        return label.float().cpu().numpy()
     if task.classes:
         return label.byte().cpu().numpy()
     values = label.cpu().numpy()
@@ -144,8 +150,8 @@ class Look:
 
     @property
     def colours(self) -> np.ndarray:
-        """Of the classes, ``(K, 3)`` uint8."""
-        return palette(self.task.classes)
+        """Of the classes, or of the points, ``(K, 3)`` uint8."""
+        return point_colours(self.task.classes) if has_points(self.task) else palette(self.task.classes)
 
     @property
     def has_scale(self) -> bool:
@@ -167,6 +173,22 @@ class Look:
         else:
             rgb = self.scale((values - self.low) / (self.high - self.low))
         return rgb if valid is None else hatched(rgb, valid)
+
+    def on_image(
+        self, image: np.ndarray, values: np.ndarray, width: int, valid: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A prediction as a picture of about ``width`` pixels (:func:`enlarged`); points are drawn onto the image.
+
+        Shape: ``(H, W, 3)`` uint8, a map of any size or ``(K, 3)`` points, to ``(H', W', 3)`` uint8.
+        """
+        if has_points(self.task):
+            return with_points(enlarged(image, width, smooth=True), values, self.task.classes, valid)
+        return enlarged(self.picture(values, valid), width)
+
+
+def has_points(task: DenseTask) -> bool:
+    """Whether a prediction is a list of points, and not a map."""
+    return task.name in ENCODINGS and ENCODINGS[task.name].points
 
 
 def has_errors(task: DenseTask) -> bool:

@@ -3,7 +3,8 @@
 A picture is brought to the size that the network was trained at as the images of a data set are (bilinear, without
 aliasing, in whatever proportions), and its predictions are brought back to the picture's own size: probabilities
 bilinearly before the most probable class is taken, depths and probabilities bilinearly, normals bilinearly and to unit
-length again. A photograph is first turned as its EXIF orientation says, and so are its predictions.
+length again. Keypoints become pixels of the picture. A photograph is first turned as its EXIF orientation says, and so
+are its predictions.
 
 For the image ``<stem>`` these files are written, each as a whole or not at all:
 
@@ -13,6 +14,7 @@ For the image ``<stem>`` these files are written, each as a whole or not at all:
 ``<stem>.inverse_depth.png`` 16 bits, to be multiplied by the scale in the JSON; ``.npy`` float32
 ``<stem>.normals.png``      16 bits RGB, x = 2 v / 65535 - 1 and so for y, z; ``.npy`` ``(H, W, 3)`` float32
 ``<stem>.edges.png``        16 bits, probability = v / 65535; ``<stem>.saliency.png`` likewise
+``<stem>.keypoints.json``   named points: u, v, z in pixels of the picture
 ``<stem>.json``             what each file holds, with scales and how many pixels did not fit
 ``<stem>.preview.png``      the image beside all of its predictions in colours
 ========================== ===========================================================================================
@@ -42,7 +44,7 @@ from isthmus.data.image_store import resized_image
 from isthmus.data.readers.image_folder import UnlabelledImages
 from isthmus.errors import DataError, RunError
 from isthmus.evaluation.dense.learnt import learnt
-from isthmus.evaluation.dense.pictures import Look, palette, pixel_values, png
+from isthmus.evaluation.dense.pictures import Look, has_points, palette, pixel_values, png
 from isthmus.evaluation.dense.png16 import png16
 from isthmus.evaluation.dense.preview import Panel, legend, preview
 from isthmus.evaluation.load import device_of, load_method
@@ -55,6 +57,10 @@ from isthmus.training.run import write_atomically
 STEPS = 65535
 """The largest number of 16 bits."""
 MILLIMETRES = 1000.0
+POINTS = (
+    "named points: u to the right and v downwards from the upper left corner of the image, z away from the camera from "
+    "the mean of the points, all in pixels of the image"
+)
 
 Progress = Callable[[int, int], None]
 """Told after every image how many are done, of how many."""
@@ -167,6 +173,8 @@ def predicted_maps(
 
 def _at_size(task: DenseTask, output: Tensor, size: tuple[int, int]) -> np.ndarray:
     activated = task.activate(output)
+    if has_points(task):
+        return pixel_values(task, activated)[0]
     if task.classes:
         return _most_probable(activated, size)
     resized = _resized(activated, size)
@@ -247,6 +255,9 @@ def _check_output(
 def _names(base: Path, tasks: Mapping[str, DenseTask]) -> Iterator[str]:
     """The names of the files of one picture."""
     for name, task in tasks.items():
+        if has_points(task):
+            yield f"{base.name}.{name}.json"
+            continue
         yield f"{base.name}.{name}.png"
         if not task.classes and task.name not in ("saliency", "edges"):
             yield f"{base.name}.{name}.npy"
@@ -266,6 +277,16 @@ def _contents(
     height, width = image.shape[:2]
     said: dict[str, Any] = {**about, "height": height, "width": width, "tasks": {}}
     for name, task in tasks.items():
+        if has_points(task):
+            points = {
+                "image": about["image"],
+                "height": height,
+                "width": width,
+                "points": _named(task, maps[name], image),
+            }
+            files.append((f"{stem}.{name}.json", json.dumps(points, indent=1).encode()))
+            said["tasks"][name] = {"json": POINTS}
+            continue
         content, said["tasks"][name] = _encoded(task, maps[name])
         files.append((f"{stem}.{name}.png", content))
         if "npy" in said["tasks"][name]:
@@ -274,6 +295,16 @@ def _contents(
     files.append((f"{stem}.json", json.dumps(said, indent=1).encode()))
     files.append((f"{stem}.preview.png", png(preview(image, panels))))
     return files
+
+
+def _named(task: DenseTask, points: np.ndarray, image: np.ndarray) -> list[dict[str, Any]]:
+    """Points by name in pixels of the image."""
+    height, width = image.shape[:2]
+    pixels = points.astype(np.float64) * np.array([width, height, width])
+    return [
+        {"name": name, **{axis: round(float(value), 3) for axis, value in zip("uvz", point)}}
+        for name, point in zip(task.classes, pixels)
+    ]
 
 
 def _encoded(task: DenseTask, values: np.ndarray) -> tuple[bytes, dict[str, Any]]:
@@ -325,7 +356,7 @@ def _shared_files(tasks: Mapping[str, DenseTask]) -> list[tuple[str, bytes]]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "index", "class", "red", "green", "blue"])
     for name, task in tasks.items():
-        if task.classes:
+        if task.classes and not has_points(task):
             files.append((f"{name}_legend.png", png(legend(Look(task)))))
             for index, (each, colour) in enumerate(zip(task.classes, palette(task.classes).tolist())):
                 writer.writerow([name, index, each, *colour])

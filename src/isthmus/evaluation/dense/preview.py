@@ -11,7 +11,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from isthmus.evaluation.dense.pictures import Look, enlarged
+from isthmus.evaluation.dense.pictures import Look, enlarged, has_points
+from isthmus.evaluation.dense.points import SIDES
 from isthmus.tasks.dense import DenseTask
 
 PANEL = 340
@@ -27,7 +28,7 @@ NORMALS = "x red, y green, to the camera blue"
 
 
 class Panel(NamedTuple):
-    """A map of one task, in the form of :func:`isthmus.evaluation.dense.pictures.pixel_values`, and its look."""
+    """A prediction, in the form of :func:`isthmus.evaluation.dense.pictures.pixel_values`, and its look."""
 
     look: Look
     values: np.ndarray
@@ -46,7 +47,7 @@ def number(value: float) -> str:
 def preview(image: np.ndarray, panels: Sequence[Panel]) -> np.ndarray:
     """The image and its predictions, in rows. Shape: ``(H, W, 3)`` uint8 to ``(H', W', 3)`` uint8."""
     tiles = [_tile("Image", enlarged(image, PANEL, smooth=True), None)]
-    tiles += [_tile(title(look.task), enlarged(look.picture(values), PANEL), (look, values)) for look, values in panels]
+    tiles += [_tile(title(look.task), look.on_image(image, values, PANEL), (look, values)) for look, values in panels]
     per_row = 2 if len(tiles) == 4 else PER_ROW
     rows = [tiles[start : start + per_row] for start in range(0, len(tiles), per_row)]
     width = max(sum(tile.width + GAP for tile in row) for row in rows) + GAP
@@ -90,6 +91,8 @@ def _tile(caption: str, picture: np.ndarray, key: tuple[Look, np.ndarray] | None
 
 def _key(look: Look, values: np.ndarray, width: int) -> Image.Image:
     """What the colours of a picture mean, to be put below it."""
+    if has_points(look.task):
+        return _swatches([(name, np.array(colour)) for name, colour in SIDES.items()], width)
     if look.task.classes:
         return _shown_classes(look, values, width)
     key = Image.new("RGB", (width, LINE + (SWATCH if look.has_scale else 0)), PAPER)
@@ -110,17 +113,22 @@ def _shown_classes(look: Look, values: np.ndarray, width: int) -> Image.Image:
     """The classes of a map by their share of it, largest first."""
     share = np.bincount(values.ravel(), minlength=len(look.task.classes))[: len(look.task.classes)] / values.size
     shown = [int(index) for index in np.argsort(-share, kind="stable") if share[index] >= LEAST_SHARE]
+    return _swatches([(look.task.classes[index], look.colours[index]) for index in shown], width)
+
+
+def _swatches(entries: Sequence[tuple[str, np.ndarray]], width: int) -> Image.Image:
+    """Names with their colours, as many beside each other as there is room for."""
     places, left, top = [], 0, 0
-    for index in shown:
-        needed = SWATCH + 5 + _length(look.task.classes[index])
+    for name, _ in entries:
+        needed = SWATCH + 5 + _length(name)
         if left and left + needed > width:
             left, top = 0, top + LINE
         places.append((left, top))
         left += needed + GAP
     key = Image.new("RGB", (width, top + LINE), PAPER)
     draw = ImageDraw.Draw(key)
-    for index, place in zip(shown, places):
-        _swatch(draw, place, look.colours[index], look.task.classes[index])
+    for (name, colour), place in zip(entries, places):
+        _swatch(draw, place, colour, name)
     return key
 
 

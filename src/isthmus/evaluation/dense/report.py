@@ -7,8 +7,7 @@ run gives the same page; the only thing written is the page.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +16,16 @@ import numpy as np
 import torch
 
 from isthmus.data.batch import Batch
-from isthmus.data.clouds import PARTS
+from isthmus.data.image_store import ImageStore
 from isthmus.data.image_stream import read_batch
 from isthmus.errors import RunError
-from isthmus.evaluation.dense import figures, gallery
+from isthmus.evaluation.dense import features, figures, gallery
 from isthmus.evaluation.dense.compare import significant
 from isthmus.evaluation.dense.evaluate import class_scores
 from isthmus.evaluation.dense.figures import Evaluation, Shown
 from isthmus.evaluation.dense.gallery import Pick, Predictor, address, picks
 from isthmus.evaluation.dense.joint_space import JointMaps, joint_space_maps
+from isthmus.evaluation.dense.label_counts import labels_section
 from isthmus.evaluation.dense.pictures import Look, colour_map, label_values, pixel_values
 from isthmus.evaluation.dense.preview import title
 from isthmus.evaluation.dense.scores import (
@@ -40,11 +40,18 @@ from isthmus.evaluation.dense.scores import (
     select,
     shared_tasks,
 )
+from isthmus.evaluation.dense.words import (
+    data_words,
+    frozen_words,
+    method_words,
+    network_words,
+    stage_words,
+    task_words,
+)
 from isthmus.evaluation.figures import class_gains as class_gains_figure
 from isthmus.evaluation.figures import loss_curves, run_colours, signed
 from isthmus.evaluation.load import load_method
 from isthmus.evaluation.page import (
-    LISTED,
     NAN,
     Section,
     by_chance,
@@ -62,10 +69,11 @@ from isthmus.evaluation.page import (
 from isthmus.evaluation.statistics import Interval
 from isthmus.methods.base import Method
 from isthmus.methods.mtpsl import MTPSL
+from isthmus.methods.multi_task import MultiTask
 from isthmus.tasks.dense import DenseTask
 from isthmus.training.dense.monitor import headlines
 from isthmus.training.dense.problem import DenseProblem
-from isthmus.training.dense.recipe import DenseRecipe, DenseRun
+from isthmus.training.dense.recipe import DenseRun
 from isthmus.training.recipe import Rule
 from isthmus.training.run import read_arrays, write_atomically
 
@@ -88,20 +96,28 @@ SCORES = {
     "max_iou": "maxIoU: mean IoU at the best threshold",
     "iou_at_0.5": "mean IoU at threshold 0.5",
     "ods_f": "odsF: F-measure at the best threshold",
+    "nme": "NME: mean distance as a share of the box around the points",
+    "depth_error": "mean error of the points' depth, as a share of the image's width",
 }
 """Scores in words."""
 
-METHODS = {
-    "single-task": "A network of its own for every task",
-    "multi-task": "One network for all tasks, trained on the labels there are",
-    "semi-supervised": "One network for all tasks, with consistency of unlabelled tasks under cropping",
-    "mtpsl": "MTPSL: one network for all tasks, with cross-task consistency in joint pairwise spaces",
-    "direct-map": "One network for all tasks, with maps from one task's output to another's label",
-    "perceptual-map": "One network for all tasks, with consistency behind learned maps between tasks",
-    "contrastive": "One network for all tasks, with joint spaces kept apart by negative pairs",
-    "discriminator": "One network for all tasks, with joint spaces kept apart by a discriminator",
-    "x-task": "One network for all tasks, with consistency behind maps that were learned first",
+SHORT = {
+    "pixel_accuracy": "pixel accuracy",
+    "rel_error": "relative error",
+    "rmse": "RMSE",
+    "delta1": "δ < 1.25",
+    "median_error": "median",
+    "within_11.25": "< 11.25°",
+    "within_22.5": "< 22.5°",
+    "within_30": "< 30°",
+    "iou_at_0.5": "IoU at 0.5",
+    "depth_error": "depth error",
 }
+"""Scores as headings of columns."""
+
+FEATURE_RUNS = 2
+DEFAULT_BOUNDARY = "up2"
+"""Where TADA cuts the network; features are shown there unless the subject freezes behind another boundary."""
 
 
 def write_report(runs: Sequence[DenseRun], out: Path | None = None, *, rule: Rule | None = None) -> Path:
@@ -166,7 +182,7 @@ def _open(runs: Sequence[DenseRun], rule: Rule) -> list[_Subject]:
             )
         if subjects:
             _check_same_images(subjects[0], run, problem)
-        stages = tuple((stage.name, stage.steps) for stage in run.recipe.stages)
+        stages = tuple((stage_words(stage), stage.steps) for stage in run.recipe.stages)
         shown = Shown(
             label=label,
             colour=colour,
@@ -194,7 +210,7 @@ def _check_same_images(first: _Subject, run: DenseRun, problem: DenseProblem) ->
 
 
 def _test_images(problem: DenseProblem) -> _Images:
-    store, rows = problem.source, problem.source.indices("test")
+    store, rows = problem.tested, problem.tested.indices("test")
     return _Images(len(rows), store.size, image_key(store, rows))
 
 
@@ -203,12 +219,10 @@ def _evaluations(run: DenseRun, tasks: Mapping[str, DenseTask]) -> list[Evaluati
     for stage in run.recipe.stages:
         for file in run.evaluations(stage.name):
             arrays = read_arrays(file)
-            parts = {
-                part: headlines(tasks, {name: arrays[f"{part}/{name}"] for name in tasks})
-                if all(f"{part}/{name}" in arrays for name in tasks)
-                else {}
-                for part in ("val", "test")
-            }
+            parts = {}
+            for part in ("val", "test"):
+                there = {name: task for name, task in tasks.items() if f"{part}/{name}" in arrays}
+                parts[part] = headlines(there, {name: arrays[f"{part}/{name}"] for name in there})
             step = before + int(arrays["step"])
             found.append(Evaluation(step, float(arrays["source_val"]), parts["val"], parts["test"]))
         before += stage.steps
@@ -226,12 +240,13 @@ def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
         _gallery(subjects, chosen),
         *_joint_spaces(subjects, chosen),
         _training(subjects),
-        _labels(subject),
+        *_features(subjects),
+        labels_section(subject.problem, data_words(subject.run.recipe)),
         recipe_section([each.run for each in subjects], shown),
     ]
     return render(
         "isthmus.evaluation.dense",
-        title=f"{subject.shown.label}, {_data(subject.run.recipe)}",
+        title=f"{subject.shown.label}, {data_words(subject.run.recipe)}",
         sentence=_sentence(subject),
         baselines=shown[1:],
         subject=subject.shown,
@@ -242,29 +257,21 @@ def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
 
 
 def _sentence(subject: _Subject) -> str:
-    recipe, network = subject.run.recipe, subject.run.recipe.network
-    stages = " then ".join(f"{stage.steps} steps ({stage.name})" for stage in recipe.stages)
+    recipe, tasks = subject.run.recipe, subject.problem.tasks
     groups = len(np.unique(subject.measured.groups))
-    height, width = subject.problem.source.size
-    names = {"segnet": "SegNet", "mtan": "MTAN", "resnet-aspp": "dilated ResNet"}
+    height, width = subject.problem.tested.size
+    stages = []
+    for stage in recipe.stages:
+        frozen = frozen_words(stage)
+        stages.append(f"{stage.steps} steps ({stage.name}{f': {frozen} is frozen' if frozen else ''})")
+    where = " of the target" if recipe.target is not None else ""
+    oracle = f" It learns from the target's labels of {task_words(recipe, [])}: an oracle." * recipe.uses_target_labels
     return (
-        f"{_method(recipe)}; {', '.join(title(name).lower() for name in subject.problem.tasks)} on {_data(recipe)}, "
-        f"with a {names[network.kind]} of width {network.width:g} on images of {height} × {width} pixels, seed "
-        f"{recipe.seed}, for {stages}, and measured on {len(subject.measured.groups)} test images of {groups} groups "
-        "(rooms, streets, recordings)."
+        f"{method_words(recipe, len(tasks))}; {task_words(recipe, list(tasks))} on {data_words(recipe)}, with a "
+        f"{network_words(recipe)} on images of {height} × {width} pixels, seed {recipe.seed}, for "
+        f"{' then '.join(stages)}, and measured on {len(subject.measured.groups)} test images{where}, of {groups} "
+        f"groups (rooms, streets, persons).{oracle}"
     )
-
-
-def _data(recipe: DenseRecipe) -> str:
-    """Data and labels in words; what is simulated says so."""
-    return f"simulated {recipe.setting}" if recipe.source.data.kind in ("rooms", "streets") else recipe.setting
-
-
-def _method(recipe: DenseRecipe) -> str:
-    if recipe.method.kind == "custom":
-        return f"The method “{recipe.method.name}” (of the user's own making)"
-    weighting = recipe.weighting.kind
-    return METHODS[recipe.method.kind] + ("" if weighting == "uniform" else f"; losses weighted by {weighting}")
 
 
 def _reference(subjects: Sequence[_Subject]) -> _Subject | None:
@@ -275,6 +282,7 @@ def _reference(subjects: Sequence[_Subject]) -> _Subject | None:
 
 def _results(subjects: Sequence[_Subject], rule: Rule) -> Section:
     tasks, reference = subjects[0].measured.tasks, _reference(subjects)
+    details = _details(subjects[0].measured)
     rows = []
     for each in subjects:
         for number, column in enumerate(COLUMNS):
@@ -290,20 +298,42 @@ def _results(subjects: Sequence[_Subject], rule: Rule) -> Section:
                         "shown": column == rule,
                         "step": ours.step,
                         "scores": [_headline(ours, theirs, name) for name in tasks],
+                        "details": _detail_cells(ours, details, next(iter(tasks))),
                         "gain": None if theirs is None else _relative_gain(ours, theirs),
                     }
                 )
     values = {
-        "headings": [
-            (title(task).lower(), f"{task.heading} {'↑' if task.higher_is_better else '↓'}") for task in tasks.values()
+        "headings": [(title(t).lower(), f"{t.heading} {_arrow(t.higher_is_better)}") for t in tasks.values()],
+        "details": [
+            f"{SHORT.get(score, score.replace('_', ' '))} {_arrow(better)}" for score, better in details.items()
         ],
+        "main": subjects[0].run.recipe.main is not None,
         "rows": rows,
+        "rules": [column for column in COLUMNS if any(column in each.selected for each in subjects)],
         "reference": None if reference is None else reference.shown,
         "images": len(subjects[0].measured.groups),
         "groups": len(np.unique(subjects[0].measured.groups)),
         "seeds": sorted({each.run.recipe.seed for each in subjects}),
     }
     return Section("results", "Results", values)
+
+
+def _arrow(higher_is_better: bool) -> str:
+    return "↑" if higher_is_better else "↓"
+
+
+def _details(measured: Measured) -> dict[str, bool]:
+    """Further scores of the only task, and whether more of them is better; none where there are several tasks."""
+    if len(measured.tasks) != 1:
+        return {}
+    ((name, task),) = measured.tasks.items()
+    found = [score for score in measured.scores(name) if "/" not in score and score != task.headline]
+    return {score: not (score.endswith("error") or score == "rmse") for score in found}
+
+
+def _detail_cells(measured: Measured, details: Iterable[str], task: str) -> list[str]:
+    scores = measured.scores(task) if task in measured.tasks else {}
+    return [_number(scores.get(score, math.nan)) for score in details]
 
 
 def _headline(ours: Measured, theirs: Measured | None, task: str) -> dict[str, Any]:
@@ -406,9 +436,9 @@ def _images_with(measured: Measured, task: str) -> list[int]:
 
 def _gallery(subjects: Sequence[_Subject], chosen: Sequence[Pick]) -> Section:
     subject, shown = subjects[0], subjects[:GALLERY_RUNS]
-    rows = subject.problem.source.indices("test")
+    rows = subject.problem.tested.indices("test")
     runs = [Predictor(each.method, each.measured) for each in shown]
-    found = gallery.blocks(subject.problem.source, rows, chosen, runs)
+    found = gallery.blocks(subject.problem.tested, rows, chosen, runs)
     values = {
         "blocks": [{"title": title(block.task), "block": block} for block in found],
         "runs": [each.shown for each in shown],
@@ -423,7 +453,7 @@ def _joint_spaces(subjects: Sequence[_Subject], chosen: Sequence[Pick]) -> list[
     """The joint spaces of the first run that has them."""
     for each in subjects:
         if isinstance(each.method, MTPSL):
-            store, rows = each.problem.source, each.problem.source.indices("test")
+            store, rows = each.problem.tested, each.problem.tested.indices("test")
             present = {name: store.present[:, list(store.tasks).index(name)] for name in each.problem.tasks}
             shown, images = rows[[pick.position for pick in chosen]], []
             for row in shown[:JOINT_IMAGES]:
@@ -479,53 +509,108 @@ def _mapped(pair: JointMaps | None) -> dict[str, str] | None:
 
 
 def _training(subjects: Sequence[_Subject]) -> Section:
-    shown = [each.shown for each in subjects]
+    shown, problem = [each.shown for each in subjects], subjects[0].problem
+    domains = ("", "") if problem.target is None else (" of the source", " of the target")
+    accuracies = figures.accuracy_curves(shown)
     return Section(
         "training",
         "Training",
         {
             "losses": figure_html(loss_curves(shown), "losses-figure"),
-            "scores": figure_html(figures.score_curves(shown, subjects[0].problem.tasks), "scores-figure"),
-            "scores_note": "Dashed: the test part, which decided nothing.",
+            "scores": figure_html(figures.score_curves(shown, problem.tasks, problem.tested_tasks), "scores-figure"),
+            "scores_note": f"Solid: the validation part{domains[0]}. Dashed: the test part{domains[1]}, which decided "
+            "nothing.",
+            "freezing": [line for each in subjects for line in _freezing(each)],
+            "accuracies": None if accuracies is None else figure_html(accuracies, "accuracies-figure"),
+            "confused": [line for each in subjects for line in _confused(each.shown)],
+            "threshold": f"{100 * figures.CONFUSED:g}",
         },
     )
 
 
-def _labels(subject: _Subject) -> Section:
-    """How many images carry which labels: what training and validation may read, and what the test part has."""
-    store, tasks = subject.problem.source, list(subject.problem.tasks)
-    everything = np.stack([store.present[:, list(store.tasks).index(name)] for name in tasks], axis=1)
-    allowed = np.stack([subject.problem.present[name] for name in tasks], axis=1)
-    rows = []
-    for part in PARTS:
-        members = store.indices(part)
-        readable = (everything if part == "test" else allowed)[members]
-        there = everything[members].sum(axis=0).tolist()
-        rows.append(
-            {
-                "part": part,
-                "images": len(members),
-                "groups": len({store.groups[row] for row in members if store.groups[row]}),
-                "counts": list(zip(readable.sum(axis=0).tolist(), there)),
-            }
+def _freezing(subject: _Subject) -> list[dict[str, Any]]:
+    """What each stage of a run freezes, and from which weights it starts."""
+    lines, stages = [], subject.run.recipe.stages
+    for before, stage in zip((None, *stages), stages):
+        frozen = frozen_words(stage)
+        if not frozen:
+            continue
+        parts: tuple[str, ...] = ()
+        if stage.frozen_after is not None and subject.method is not None:
+            parts = tuple(part.removeprefix("network.") for part in subject.method.after(stage.frozen_after))
+        start = ""
+        if before is not None and stage.start_from == "before-overfit":
+            step = subject.run.weights_before_overfit(before.name)[1]
+            start = f"the weights of step {step} of {before.name}, before either task overfits on the validation part"
+        elif before is not None:
+            start = f"the weights of {before.name} that {stage.start_from} chose"
+        lines.append(
+            {"run": subject.shown, "stage": stage.name, "frozen": frozen, "parts": list(parts), "start": start}
         )
-    together = Counter(
-        " + ".join(title(name).lower() for name, carried in zip(tasks, line) if carried) or "none"
-        for line in allowed[store.indices("train")].tolist()
-    )
-    return Section(
-        "labels",
-        "Images and labels",
-        {
-            "setting": subject.run.recipe.setting,
-            "tasks": [title(name) for name in tasks],
-            "rows": rows,
-            "together": together.most_common(LISTED),
-            "kinds": len(together),
-            "skipped": store.skipped[:LISTED],
-            "skipped_count": len(store.skipped),
-        },
-    )
+    return lines
+
+
+def _confused(run: Shown) -> list[dict[str, Any]]:
+    """How often each discriminator's running accuracy was below the paper's mark."""
+    lines = []
+    for name in figures.accuracy_names([run]):
+        values = np.array([row[name] for row in run.losses if name in row], dtype=float)
+        values = values[np.isfinite(values)]
+        if len(values):
+            lines.append(
+                {
+                    "run": run,
+                    "tap": name.removeprefix("accuracy/"),
+                    "below": int((values < figures.CONFUSED).sum()),
+                    "of": len(values),
+                    "last": percent(float(values[-1])),
+                }
+            )
+    return lines
+
+
+def _features(subjects: Sequence[_Subject]) -> list[Section]:
+    """Features of both domains in the plane of their first two principal components, of the first runs."""
+    shown = [each for each in subjects if each.problem.target is not None and features.has_taps(each.method)]
+    shown = shown[:FEATURE_RUNS]
+    first = subjects[0].problem
+    if not shown or first.target is None:
+        return []
+    names = features.location_names(first.source, first.target)
+    boundary = next((s.frozen_after for s in subjects[0].run.recipe.stages if s.frozen_after), DEFAULT_BOUNDARY)
+    rows = []
+    for each in shown:
+        assert isinstance(each.method, MultiTask)
+        taps = list(dict.fromkeys(tap for tap in ("layer4", boundary) if tap in _taps(each.method)))
+        found = [_sampled(each.method, store, names, taps) for store in (each.problem.source, each.problem.target)]
+        for tap in taps:
+            planes = [features.plane(found[0][tap][:, i], found[1][tap][:, i]) for i in range(len(names))]
+            rows.append(figures.FeatureRow(each.shown.label, tap, planes))
+    known = [plane for row in rows for plane in row.planes if plane is not None]
+    if not known:
+        return []
+    values = {
+        "figure": figure_html(figures.feature_planes(rows, [title(name) for name in names]), "features-figure"),
+        "runs": [each.shown for each in shown],
+        "images": (max(len(plane.source) for plane in known), max(len(plane.target) for plane in known)),
+        "keypoints": not set(names) <= features.FIXED.keys(),
+        "chance": f"{max(plane.chance for plane in known):.2f}",
+        "taps": list(dict.fromkeys(row.tap for row in rows)),
+    }
+    return [Section("features", "Features of both domains", values)]
+
+
+def _taps(method: MultiTask) -> tuple[str, ...]:
+    boundaries: tuple[str, ...] = method.network.boundaries  # type: ignore[assignment]
+    return tuple(name for name in boundaries if name not in ("stem", "heads"))
+
+
+def _sampled(
+    method: MultiTask, store: ImageStore | None, names: Sequence[str], taps: Sequence[str]
+) -> dict[str, np.ndarray]:
+    assert store is not None
+    rows = features.shown_rows(store)
+    return features.sampled_features(method, store, rows, features.places(store, rows, names), taps)
 
 
 def _number(value: float) -> str:

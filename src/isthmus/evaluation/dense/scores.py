@@ -21,8 +21,8 @@ from isthmus.training.dense.problem import DenseProblem
 from isthmus.training.dense.recipe import DenseRun
 from isthmus.training.run import read_arrays
 
-Column = Literal["source-val", "last", "test-selected"]
-COLUMNS: tuple[Column, ...] = ("source-val", "last", "test-selected")
+Column = Literal["source-val", "last", "confusion", "test-selected"]
+COLUMNS: tuple[Column, ...] = ("source-val", "last", "confusion", "test-selected")
 NOT_USABLE = "test-selected (not usable)"
 
 RESAMPLES = 1000
@@ -73,6 +73,9 @@ def select(run: DenseRun, stage: str | None = None, problem: DenseProblem | None
     validation = [float(point["source_val"]) for point in points]
     chosen: dict[Column, int] = {"last": len(points) - 1}
     chosen["source-val"] = chosen["last"] if np.isnan(validation).all() else _latest_best(validation)
+    if "confusion" in run.recipe.rules:
+        confusion = [float(point["confusion"]) for point in points]
+        chosen["confusion"] = chosen["last"] if np.isnan(confusion).all() else _latest_best(confusion)
     if all(each is not None for each in measured):
         found = [selection_score(each.tasks, each.statistics) for each in measured if each is not None]
         chosen["test-selected"] = _latest_best(found)
@@ -84,17 +87,21 @@ def select(run: DenseRun, stage: str | None = None, problem: DenseProblem | None
 
 
 def _measured(point: dict[str, np.ndarray], problem: DenseProblem) -> Measured | None:
-    if not all(f"test/{name}" in point for name in problem.tasks):
+    if not problem.tested_tasks:
+        raise RunError(
+            f"{problem.tested.path}: expected labels of {', '.join(problem.counted_tasks)} to measure, found none"
+        )
+    if not all(f"test/{name}" in point for name in problem.tested_tasks):
         return None
     rows = point["rows"]
     if not len(rows):
-        raise RunError(f"{problem.source.path}: expected images in the test part, found none")
+        raise RunError(f"{problem.tested.path}: expected images in the test part, found none")
     return Measured(
         int(point["step"]),
-        problem.tasks,
-        {name: point[f"test/{name}"] for name in problem.tasks},
-        image_groups(problem.source, rows),
-        image_key(problem.source, rows),
+        problem.tested_tasks,
+        {name: point[f"test/{name}"] for name in problem.tested_tasks},
+        image_groups(problem.tested, rows),
+        image_key(problem.tested, rows),
     )
 
 
@@ -116,7 +123,8 @@ def image_key(store: ImageStore, rows: np.ndarray) -> str:
 
 
 def _latest_best(scores: list[float]) -> int:
-    return max(range(len(scores)), key=lambda index: (scores[index], index))
+    known = [-np.inf if np.isnan(score) else score for score in scores]
+    return max(range(len(known)), key=lambda index: (known[index], index))
 
 
 def shared_tasks(ours: Measured, theirs: Measured) -> tuple[Measured, Measured]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from isthmus.data.store import CloudStore, prepare
 from isthmus.errors import RecipeError
 from isthmus.evaluation.load import load_method
-from isthmus.evaluation.points.accuracy import ClassGain, Predictions, labelled_predictions, select
+from isthmus.evaluation.points.accuracy import ClassGain, Predictions, Selected, labelled_predictions, select
 from isthmus.evaluation.points.predict import predict_store
 from isthmus.evaluation.tables import Table
 from isthmus.tasks.classification import class_accuracy
@@ -28,7 +29,8 @@ def predictions_on(run: PointRun, data: str, rule: Rule, stage: str | None = Non
     (its test part), a folder ``root/class/[split/]file``, or a data set in YAML, of which all parts are used.
     """
     if data == "target":
-        return select(run, stage)[rule].predictions
+        selected: Mapping[Any, Selected] = select(run, stage)
+        return selected[rule].predictions
     if data == "source":
         store = open_domains(run.recipe).source
         rows = part_rows(store, run.recipe.source.evaluate_on)

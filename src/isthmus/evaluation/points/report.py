@@ -110,7 +110,8 @@ def _open(runs: Sequence[PointRun], rule: Rule) -> list[_Subject]:
         domains = open_domains(run.recipe)
         selected = {stage.name: select(run, stage.name, domains.target) for stage in run.recipe.stages}
         last = run.recipe.stages[-1]
-        chosen = selected[last.name][rule]
+        of_last: Mapping[Any, Selected] = selected[last.name]
+        chosen = of_last[rule]
         shown = Shown(
             label=label,
             colour=colour,

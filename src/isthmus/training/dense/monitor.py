@@ -16,7 +16,6 @@ from isthmus.data.image_store import ImageStore
 from isthmus.data.image_stream import image_batches
 from isthmus.tasks.dense import DenseTask
 from isthmus.training.problem import Monitor, Predict
-from isthmus.training.recipe import Rule
 from isthmus.training.run import Run, write_arrays
 
 Statistics = dict[str, np.ndarray]
@@ -24,7 +23,18 @@ Statistics = dict[str, np.ndarray]
 
 
 class DenseMonitor(Monitor):
-    """Measures a validation and a test part; the rule ``source-val`` goes by :func:`selection_score`."""
+    """Measures a validation and a test part; the rule ``source-val`` goes by :func:`selection_score`.
+
+    Args:
+        run: where measurements are written.
+        store: has the validation part.
+        tasks: all that are learnt.
+        present: labels of ``store`` that may be read.
+        tested: images that have the test part, and the tasks that they have labels of; by default ``store``.
+        counted: tasks that checkpoints are chosen by, all by default.
+        always_test: measure the test part at every evaluation, or only where a checkpoint is chosen.
+        each_task: keep the best checkpoint of every single task as well (``val-<task>``).
+    """
 
     def __init__(
         self,
@@ -33,38 +43,62 @@ class DenseMonitor(Monitor):
         tasks: Mapping[str, DenseTask],
         present: Mapping[str, np.ndarray],
         *,
+        tested: tuple[ImageStore, Mapping[str, DenseTask]] | None = None,
+        counted: tuple[str, ...] | None = None,
         always_test: bool = True,
+        each_task: bool = False,
     ) -> None:
         super().__init__()
+        self.test_store, self.tested_tasks = tested or (store, tasks)
+        self.counted = {name: task for name, task in tasks.items() if counted is None or name in counted}
+        self.each_task = each_task
         self.run = run
         self.store = store
         self.tasks = tasks
         self.present = present
         self.always_test = always_test
-        self.validation, self.test = store.indices("val"), store.indices("test")
+        self.validation, self.test = store.indices("val"), self.test_store.indices("test")
 
-    def evaluate(self, predict: Predict, stage: str, step: int, *, last: bool) -> dict[str, float]:
-        """``source-val``, and the headline score of every task on the validation part."""
+    def evaluate(
+        self, predict: Predict, stage: str, step: int, *, last: bool, measures: Mapping[str, float]
+    ) -> dict[str, float]:
+        """``source-val``, the headline score of every task on the validation part, and ``confusion``.
+
+        ``confusion`` is minus the largest running accuracy of a discriminator, at least one half (TADA: "very
+        frequently lower than 55 %" is a sign of success that needs no label).
+        """
         validated = measure(predict, self.store, self.validation, self.tasks, self.present)
-        scores = {"source-val": selection_score(self.tasks, validated)}
+        scores = {"source-val": selection_score(self.counted, validated)}
+        accuracies = [value for name, value in measures.items() if name.startswith("accuracy/")]
+        if accuracies and not any(math.isnan(value) for value in accuracies):
+            scores["confusion"] = -max(0.5, *accuracies)
         scores |= {f"val/{name}": value for name, value in headlines(self.tasks, validated).items()}
-        chosen = last or scores["source-val"] >= self.best.get("source-val", -np.inf)
-        everything = {name: self.store.present[:, column] for column, name in enumerate(self.store.tasks)}
-        kept = {name: everything[name] for name in self.tasks}
-        measured = measure(predict, self.store, self.test, self.tasks, kept) if chosen or self.always_test else {}
+        rules = {rule: score for rule, score in self.candidates(scores).items() if not rule.startswith("val-")}
+        chosen = last or any(score >= self.best.get(rule, -np.inf) for rule, score in rules.items())
+        everything = {name: self.test_store.present[:, column] for column, name in enumerate(self.test_store.tasks)}
+        kept = {name: everything[name] for name in self.tested_tasks}
+        measured: Statistics = {}
+        if chosen or self.always_test:
+            measured = measure(predict, self.test_store, self.test, self.tested_tasks, kept)
         write_arrays(
             self.run.path / "evaluations" / f"{stage}-{step:08d}.npz",
             step=np.array(step),
             source_val=np.array(scores["source-val"]),
+            confusion=np.array(scores.get("confusion", np.nan)),
             rows=self.test,
             **{f"test/{name}": values for name, values in measured.items()},
             **{f"val/{name}": values for name, values in validated.items()},
         )
         return scores
 
-    def candidates(self, scores: Mapping[str, float]) -> dict[Rule, float]:
-        """The validation score, where there is a validation part."""
-        return {} if math.isnan(scores["source-val"]) else {"source-val": scores["source-val"]}
+    def candidates(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """The validation score, where there is a validation part; ``confusion`` once a game has begun."""
+        found = {rule: scores[rule] for rule in ("source-val", "confusion") if rule in scores}
+        if self.each_task:
+            for name, task in self.tasks.items():
+                score = scores[f"val/{name}"]
+                found[f"val-{name}"] = score if task.higher_is_better else -score
+        return {rule: score for rule, score in found.items() if not math.isnan(score)}
 
     def summary(self, scores: Mapping[str, float]) -> str:
         """Headline scores of the validation part."""
@@ -88,7 +122,7 @@ def measure(
     for batch in image_batches(store, rows, present):
         outputs = predict(batch.inputs)
         for name, task in tasks.items():
-            valid = batch.valid[name] & batch.present[name][:, None, None]
+            valid = batch.valid[name] & batch.present[name].reshape(-1, *[1] * (batch.valid[name].ndim - 1))
             output = outputs[name].float().cpu()
             pieces[name].append(task.statistics(output, batch.labels[name], valid).cpu().numpy())
     return {name: np.concatenate(found) if found else np.zeros((0, 0)) for name, found in pieces.items()}

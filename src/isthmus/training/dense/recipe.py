@@ -36,6 +36,29 @@ class StreetsSpec(Spec):
     size: Size = (96, 128)
 
 
+class FacesSpec(Spec):
+    """Simulated faces: normals, keypoints, parts of the face, edges; see :mod:`isthmus.data.simulators.faces`."""
+
+    kind: Literal["faces"] = "faces"
+    domain: Literal["source", "source-frontal", "target"]
+    train: int = Field(1200, ge=0)
+    val: int = Field(200, ge=0)
+    test: int = Field(400, ge=0)
+    seed: int = 0
+    size: Size = (96, 96)
+    framing: Literal["head", "face"] = "head"
+    grey: bool = False
+
+
+class YaleBSpec(Spec):
+    """The real Yale B faces in ``$ISTHMUS_DATA/dense``; whole persons are held out."""
+
+    kind: Literal["yale-b"] = "yale-b"
+    lights: Literal["front", "side", "all"] = "all"
+    test_subjects: tuple[str, ...] = Field(min_length=1)
+    val_subjects: tuple[str, ...] = ()
+
+
 class MTANSpec(Spec):
     """NYUv2 or Cityscapes as MTAN preprocessed them (``.npy`` trees); their ``val`` is the test part."""
 
@@ -79,7 +102,15 @@ class ImageFolderSpec(Spec):
 
 
 ImageDataSpec = Annotated[
-    RoomsSpec | StreetsSpec | MTANSpec | NYUv2ParquetSpec | PascalContextSpec | ScanNetViewsSpec | ImageFolderSpec,
+    RoomsSpec
+    | StreetsSpec
+    | FacesSpec
+    | YaleBSpec
+    | MTANSpec
+    | NYUv2ParquetSpec
+    | PascalContextSpec
+    | ScanNetViewsSpec
+    | ImageFolderSpec,
     Field(discriminator="kind"),
 ]
 
@@ -89,13 +120,14 @@ class LabelsSpec(Spec):
 
     ``full`` all there are, ``one`` a single one, ``random`` between 1 and K - 1, ``ratio`` one each in the proportions
     of ``ratio`` (in the order of the tasks), ``file`` what a partial-label file says (``isthmus data labels``, or a
-    published one).
+    published one). Labels of other tasks than ``tasks`` (all by default) are never read.
     """
 
     setting: Literal["full", "one", "random", "ratio", "file"] = "full"
     ratio: tuple[Annotated[float, Field(ge=0)], ...] = ()
     file: Path | None = None
     seed: int = 0
+    tasks: tuple[str, ...] | None = None
 
     @field_validator("ratio", mode="before")
     @classmethod
@@ -168,7 +200,17 @@ class ResNetASPPSpec(Spec):
     weights: Path | Literal["hub"] | None = None
 
 
-DenseNetworkSpec = Annotated[SegNetSpec | MTANetSpec | ResNetASPPSpec, Field(discriminator="kind")]
+class ResNetFPNSpec(Spec):
+    """ResNet with a decoder of three upsampling levels with skips; see :mod:`isthmus.models.resnet_fpn`."""
+
+    kind: Literal["resnet-fpn"] = "resnet-fpn"
+    layers: Literal[18, 34, 50] = 18
+    width: float = Field(1.0, gt=0)
+    decoder_channels: int = Field(128, ge=1)
+    weights: Path | Literal["hub"] | None = None
+
+
+DenseNetworkSpec = Annotated[SegNetSpec | MTANetSpec | ResNetASPPSpec | ResNetFPNSpec, Field(discriminator="kind")]
 
 Reduction = Literal["mean", "sum"]
 
@@ -184,6 +226,7 @@ class MultiTaskSpec(Spec):
 
     kind: Literal["multi-task"]
     reduction: Reduction = "mean"
+    joint_batches: bool = False
 
 
 class SemiSupervisedSpec(Spec):
@@ -228,6 +271,43 @@ class XTaskSpec(Spec):
     map_width: float | None = Field(None, gt=0)
 
 
+class AdversarySpec(Spec):
+    """A discriminator at a tap, and the game against it; see :mod:`isthmus.losses.adversary`."""
+
+    tap: str
+    game: Literal["reversal", "non-saturating"] = "reversal"
+    weight: float = Field(0.1, ge=0)
+    start: float = Field(0.5, ge=0, lt=1)
+    ramp: bool = False
+    input_noise: float = Field(0.0, ge=0)
+    activation_noise: float = Field(0.0, ge=0)
+    label_noise: float = Field(0.0, ge=0, le=0.5)
+    self_information: bool = False
+    mask: str | None = None
+    layers: int = Field(5, ge=1)
+    hidden: int = Field(64, ge=1)
+    stride: int = Field(2, ge=1)
+    batch_norm: bool = False
+
+
+class AdversarialSpec(Spec):
+    """Multi-task learning with adversaries between the domains."""
+
+    kind: Literal["adversarial"]
+    adversaries: tuple[AdversarySpec, ...]
+    reduction: Reduction = "sum"
+    joint_batches: bool = True
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if not self.adversaries:
+            raise ValueError("adversaries: expected at least one, found none")
+        taps = [adversary.tap for adversary in self.adversaries]
+        if len(set(taps)) != len(taps):
+            raise ValueError(f"adversaries: expected taps of their own, found {', '.join(taps)}")
+        return self
+
+
 class CustomDenseSpec(Spec):
     """A method of the user's own, handed to :func:`isthmus.training.engine.train` as an object."""
 
@@ -236,7 +316,14 @@ class CustomDenseSpec(Spec):
 
 
 DenseMethodSpec = Annotated[
-    SingleTaskSpec | MultiTaskSpec | SemiSupervisedSpec | MTPSLSpec | CrossTaskSpec | XTaskSpec | CustomDenseSpec,
+    SingleTaskSpec
+    | MultiTaskSpec
+    | SemiSupervisedSpec
+    | MTPSLSpec
+    | CrossTaskSpec
+    | XTaskSpec
+    | AdversarialSpec
+    | CustomDenseSpec,
     Field(discriminator="kind"),
 ]
 
@@ -288,13 +375,19 @@ GRADIENT_WEIGHTINGS = ("pcgrad", "cagrad", "nash-mtl", "upgrad", "gradnorm", "mg
 class DenseRecipe(Recipe):
     """Images with labels of some tasks, one network for all of them, and a method."""
 
-    rules: ClassVar[tuple[Rule, ...]] = ("source-val", "last")
+    starts: ClassVar[tuple[str, ...]] = ("before-overfit",)
     short_fields: ClassVar[dict[str, str]] = {"data": "source.data", "labels": "source.labels", "size": "source.size"}
 
     kind: Literal["dense"] = "dense"
     source: ImageDomainSpec
+    target: ImageDomainSpec | None = None
+    """Another domain, whose test part is then the one that counts; ``labels.tasks`` says what may be learnt from."""
     tasks: tuple[str, ...] = ()
     """Those of the data set that are learnt, in the order of tables; all by default."""
+    main: str | None = None
+    """The one task that counts, where the others are there to help it: checkpoints and gains go by it alone."""
+    anchor: str | None = None
+    """The task that helps it. ``labels.tasks``, ``task_weights`` and adversaries may say ``main`` and ``anchor``."""
     augment: ImageAugmentSpec = ImageAugmentSpec()
     views: ImageAugmentSpec = ImageAugmentSpec(scales=(1.2, 1.5), flip=0.0)
     """How a method makes a second view of an augmented image (semi-supervised, mtpsl with ``second_view``): a crop."""
@@ -322,6 +415,12 @@ class DenseRecipe(Recipe):
                 f"weighting.kind: {self.weighting.kind!r} combines gradients of single tasks, which the loss scaling "
                 "of engine.precision '16-mixed' does not allow: use 'bf16-mixed' or '32-true'"
             )
+        if self.main is not None and self.main == self.anchor:
+            raise ValueError(f"anchor: expected another task than main, found {self.anchor!r}")
+        if self.main is not None and self.tasks and self.main not in map(self.task, self.tasks):
+            raise ValueError(f"main: expected one of the tasks {', '.join(self.tasks)}, found {self.main!r}")
+        if self.target is None and (self.method.kind == "adversarial" or any(s.domains for s in self.stages)):
+            raise ValueError("target: expected a second domain for adversaries and stages.*.domains, found none")
         if self.method.kind == "x-task" and len(self.stages) < 2:
             raise ValueError("stages: method 'x-task' learns its maps in the first and the network in the others")
         if self.method.kind == "single-task" and self.weighting.kind != "uniform":
@@ -351,22 +450,48 @@ class DenseRecipe(Recipe):
         return self
 
     @property
+    def rules(self) -> tuple[Rule, ...]:  # type: ignore[override]
+        """``confusion``, the paper's sign that adaptation works, is there where a discriminator is."""
+        return ("source-val", "last", "confusion") if self.method.kind == "adversarial" else ("source-val", "last")
+
+    @property
+    def uses_target_labels(self) -> bool:
+        """Whether labels of the main task are learnt from in the target."""
+        if self.target is None or self.main is None:
+            return False
+        return self.target.labels.tasks is None or self.main in map(self.task, self.target.labels.tasks)
+
+    def task(self, name: str) -> str:
+        """The task that is meant by ``main`` or ``anchor``; other names as they are."""
+        return {"main": self.main, "anchor": self.anchor}.get(name) or name
+
+    @property
     def method_name(self) -> str:
         """The first part of a name such as ``mtpsl/rooms-onelabel``."""
         return self.name.split("/")[0]
 
     @property
     def setting(self) -> str:
-        """Data set and label setting in short, ``rooms, one label``."""
-        data, labels = self.source.data, self.source.labels
-        names = {"mtan": getattr(data, "dataset", ""), "images": getattr(getattr(data, "root", None), "name", "")}
-        name = names.get(data.kind, data.kind)
-        if isinstance(data, ScanNetViewsSpec):
-            name += f" (test {'+'.join(data.test_rooms)})"
+        """Data set and label setting in short, ``rooms, one label``; or both data sets, ``rooms→scannet-views``."""
+        if self.target is not None:
+            return f"{_data_name(self.source.data)}→{_data_name(self.target.data)}"
+        name, labels = _data_name(self.source.data), self.source.labels
         if labels.setting == "ratio":
             return f"{name}, {':'.join(f'{part:g}' for part in labels.ratio)}"
         words = {"one": "one label", "random": "random labels", "full": "full labels"}
         return f"{name}, {words.get(labels.setting, labels.file.stem if labels.file else '')}"
+
+
+def _data_name(data: Any) -> str:
+    """A data set in short."""
+    names = {
+        "mtan": getattr(data, "dataset", ""),
+        "images": getattr(getattr(data, "root", None), "name", ""),
+        "rooms": "rooms" if getattr(data, "style", "synthetic") == "synthetic" else "camera rooms",
+        "faces": f"faces, {getattr(data, 'domain', '')}",
+    }
+    name = names.get(data.kind, data.kind)
+    return f"{name} (test {'+'.join(data.test_rooms)})" if isinstance(data, ScanNetViewsSpec) else name
 
 
 DenseRun = Run[DenseRecipe]

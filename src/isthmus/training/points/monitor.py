@@ -18,7 +18,6 @@ from isthmus.errors import DataError
 from isthmus.training.points.build import Domains, class_prior, part_rows
 from isthmus.training.points.recipe import PointRecipe
 from isthmus.training.problem import Monitor, Predict
-from isthmus.training.recipe import Rule
 from isthmus.training.run import Run, write_arrays
 from isthmus.training.selection import collapsed, information_maximisation, nuclear_norm
 
@@ -52,7 +51,9 @@ class PointMonitor(Monitor):
             parts = ", ".join(recipe.target.evaluate_on)
             raise DataError(f"{domains.target.path}: target.evaluate_on: expected clouds in {parts}, found none")
 
-    def evaluate(self, predict: Predict, stage: str, step: int, *, last: bool) -> dict[str, float]:
+    def evaluate(
+        self, predict: Predict, stage: str, step: int, *, last: bool, measures: Mapping[str, float]
+    ) -> dict[str, float]:
         """Scores after ``step`` steps of ``stage``; writes the predictions into the run."""
         source = logits(predict, self.domains.source, self.source_rows, self.recipe)
         target = logits(predict, self.domains.target, self.target_rows, self.recipe)
@@ -73,9 +74,9 @@ class PointMonitor(Monitor):
         )
         return scores
 
-    def candidates(self, scores: Mapping[str, float]) -> dict[Rule, float]:
+    def candidates(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Accuracy on the source's validation part, and the label-free score unless predictions have collapsed."""
-        found: dict[Rule, float] = {"source-val": scores["source-val"]}
+        found: dict[str, float] = {"source-val": scores["source-val"]}
         if not scores["collapsed"]:
             found["label-free"] = scores[self.recipe.label_free_score]
         return found
