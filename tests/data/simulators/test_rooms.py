@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from isthmus.data.images import ENCODINGS, ImageSample, valid_pixels
-from isthmus.data.simulators.furniture import NYU13, label
+from isthmus.data.readers.class_names import NYU13
+from isthmus.data.simulators.furniture import label
 from isthmus.data.simulators.rooms import SimulatedRooms
 from isthmus.errors import DataError
 

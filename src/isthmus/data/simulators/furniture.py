@@ -13,27 +13,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from isthmus.data.readers.class_names import NYU13
 from isthmus.data.simulators import palette
 from isthmus.data.simulators.render import Piece, placed
 from isthmus.data.simulators.shapes import build_shape
 from isthmus.data.simulators.textures import Paint
 from isthmus.geometry.meshes import Mesh, ball, box, cylinder, grid, moved, rotated, turned
-
-NYU13 = (
-    "bed",
-    "books",
-    "ceiling",
-    "chair",
-    "floor",
-    "furniture",
-    "objects",
-    "picture",
-    "sofa",
-    "table",
-    "tv",
-    "wall",
-    "window",
-)
 
 Thing = list[Piece]
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from isthmus.data.clouds import PARTS, Part
 from isthmus.data.images import ImageSample
+from isthmus.data.readers.class_names import NYU13
 from isthmus.data.simulators.camera_style import photographed, repainted
-from isthmus.data.simulators.furniture import NYU13, label
+from isthmus.data.simulators.furniture import label
 from isthmus.data.simulators.render import Camera, Scene, automatic_exposure, borders, developed, looking
 from isthmus.data.simulators.room_layout import Room, furnished_room
 from isthmus.errors import DataError
@@ -34,7 +35,7 @@ _ROOM, _VIEW, _SHADOWS, _PALETTE, _SENSOR = range(5)
 class SimulatedRooms:
     """Images of simulated rooms, as a reader.
 
-    Tasks: ``segmentation`` (:data:`~isthmus.data.simulators.furniture.NYU13`), ``depth`` (along the optical axis,
+    Tasks: ``segmentation`` (:data:`~isthmus.data.readers.class_names.NYU13`), ``depth`` (along the optical axis,
     metres), ``normals`` and ``edges`` (borders of things, one pixel wide, on the nearer side). Every pixel of every
     image has every label.
 
