@@ -46,7 +46,7 @@ def close_where_valid(found: torch.Tensor, expected: torch.Tensor, valid: torch.
 
 def test_looking_at_everything_changes_nothing() -> None:
     data = batch(KEPT)
-    seen = ImageAugment(scales=(1.0,), flip=0.0)(data, random(range(4)))
+    seen = ImageAugment().through(data, window(size=4))
     # bilinear weights are computed, so values of images and normals may differ in the last bits; what lies at a pixel
     # without a normal is nobody's business, and a trace of its neighbours is brought to unit length there
     torch.testing.assert_close(seen.inputs["image"], data.inputs["image"], rtol=0, atol=1e-5)
@@ -212,3 +212,21 @@ def test_what_came_in_is_left_as_it_was() -> None:
     for name in NAMES:
         assert torch.equal(data.labels[name], copy.labels[name]) and torch.equal(data.valid[name], copy.valid[name])
     assert torch.equal(data.inputs["image"], copy.inputs["image"])
+
+
+def test_a_colour_shift_adds_one_number_per_channel_and_leaves_labels_and_windows_alone() -> None:
+    data = batch(KEPT)
+    still, shifted = (ImageAugment(flip=0.5, colour_shift=s)(data, random(range(4))) for s in (0.0, 0.2))
+    inside = (still.inputs["image"] > 0.2) & (still.inputs["image"] < 0.8)
+    added = shifted.inputs["image"] - still.inputs["image"]
+    numbers = []
+    for row in range(4):
+        for channel in range(3):
+            values = added[row, channel][inside[row, channel]]
+            torch.testing.assert_close(values, values[:1].expand_as(values), rtol=0, atol=1e-6)
+            numbers.append(float(values[0]))
+    assert len({round(n, 5) for n in numbers}) == 12 and all(abs(n) <= 0.2 for n in numbers)
+    assert max(numbers) > 0.05 and min(numbers) < -0.05
+    assert shifted.inputs["image"].min() >= 0 and shifted.inputs["image"].max() <= 1
+    for name in NAMES:
+        assert torch.equal(shifted.labels[name], still.labels[name])

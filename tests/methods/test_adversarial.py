@@ -127,6 +127,13 @@ def test_auxiliary_heads_learn_from_the_labels_and_are_shown_to_their_own_advers
     assert "auxiliary.layer4.normals.weight" in gradients(model)
 
 
+@pytest.mark.parametrize("boundary, frozen", [("layer3", True), ("layer4", True), ("up1", False), ("up2", False)])
+def test_an_auxiliary_head_lies_behind_the_part_that_it_hangs_on(boundary: str, frozen: bool) -> None:
+    behind = method(Tap("layer4/normals"), game="non-saturating").after(boundary)
+    assert behind[-1] == "auxiliary.layer4" if frozen else not any("auxiliary" in name for name in behind)
+    assert "network.heads" in behind
+
+
 def test_without_a_target_batch_there_is_no_game() -> None:
     model = method(Tap("layer4"))
     losses = model({"source": domains()["source"]}, LATE)

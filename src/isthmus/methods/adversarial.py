@@ -125,6 +125,12 @@ class Adversarial(MultiTask):
             values = values * region(batch, tap.mask, (values.shape[2], values.shape[3])).to(values)
         return values
 
+    def after(self, boundary: str) -> tuple[str, ...]:
+        """Everything behind a boundary of the network, with the auxiliary heads that hang on it or behind it."""
+        behind = super().after(boundary)
+        parts = {boundary, *(name.removeprefix("network.") for name in behind)}
+        return (*behind, *(f"auxiliary.{part}" for part in self.auxiliary if part in parts))
+
     def measures(self) -> dict[str, float]:
         """``accuracy/<tap>`` of each discriminator."""
         return {f"accuracy/{each.name}": float(each.accuracy) for each in self.adversaries}  # type: ignore[arg-type]

@@ -120,6 +120,11 @@ def test_any_other_main_and_anchor_task_can_be_named(tmp_path: Path) -> None:
         ("mtl-both-dann", {"method__adversaries__0__mask": "parts"}, r"adversaries\.mask: .*, found 'parts'"),
         ("mtl-both-dann", {"method__adversaries__0__label_noise": 0.7}, r"adversaries\.0\.label_noise: .*found 0\.7"),
         ("mtl-both-dann", {"method__adversaries__0__start": 1.0}, r"adversaries\.0\.start: .*found 1\.0"),
+        (
+            "mtl-both-dann-up3-out",
+            {"method__adversaries__0__tap": "output/normals"},
+            r"adversaries: expected taps of their own, found output/normals, output/normals",
+        ),
         ("mtl-both-dann", {"method__adversaries": []}, r"adversaries: expected at least one, found none"),
         ("mtl-both-advent", {"anchor": "depth"}, r"self_information: .*task with classes, found 'output/depth'"),
         ("mtl-both-dann", {"stages__0__optimizers": {"adversary": "sgd"}}, r"optimizers: no part .*did you mean 'adv"),

@@ -52,6 +52,7 @@ from isthmus.models.resnet_fpn import ResNetFPN
 from isthmus.models.segnet import SegNet
 from isthmus.tasks.build_dense import dense_task
 from isthmus.tasks.dense import DenseTask
+from isthmus.tasks.keypoints import Keypoints
 from isthmus.tasks.segmentation import Segmentation
 from isthmus.training.dense.recipe import (
     AdversarialSpec,
@@ -145,6 +146,9 @@ def build_tasks(recipe: DenseRecipe, available: Mapping[str, tuple[str, ...]]) -
         if counted:
             indices = tuple(available[name].index(each) for each in counted)
             tasks[name] = Segmentation(available[name], counted=indices)
+        elif name == "keypoints":
+            points = recipe.keypoints
+            tasks[name] = Keypoints(available[name], sigma=points.sigma, depth_weight=points.depth_weight)
         else:
             tasks[name] = dense_task(name, available[name])
     return tasks

@@ -169,6 +169,7 @@ class ImageAugmentSpec(Spec):
 
     scales: tuple[Annotated[float, Field(ge=1)], ...] = Field((1.0, 1.2, 1.5), min_length=1)
     flip: Share = 0.5
+    colour_shift: Share = 0.0
     inverse_depth: Literal["multiply", "divide"] = "multiply"
     normals: Literal["renormalise", "interpolate"] = "renormalise"
 
@@ -302,9 +303,6 @@ class AdversarialSpec(Spec):
     def _names(self) -> Self:
         if not self.adversaries:
             raise ValueError("adversaries: expected at least one, found none")
-        taps = [adversary.tap for adversary in self.adversaries]
-        if len(set(taps)) != len(taps):
-            raise ValueError(f"adversaries: expected taps of their own, found {', '.join(taps)}")
         return self
 
 
@@ -369,6 +367,14 @@ WeightingSpec = Annotated[
     PlainWeightingSpec | UncertaintySpec | DWASpec | GradNormSpec | MGDASpec, Field(discriminator="kind")
 ]
 
+
+class KeypointsSpec(Spec):
+    """How points become heat maps, see :class:`isthmus.tasks.keypoints.Keypoints`; ``sigma`` is in pixels."""
+
+    sigma: float = Field(2.0, gt=0)
+    depth_weight: float = Field(1.0, ge=0)
+
+
 GRADIENT_WEIGHTINGS = ("pcgrad", "cagrad", "nash-mtl", "upgrad", "gradnorm", "mgda")
 
 
@@ -395,6 +401,7 @@ class DenseRecipe(Recipe):
     method: DenseMethodSpec
     task_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     weighting: WeightingSpec = PlainWeightingSpec()
+    keypoints: KeypointsSpec = KeypointsSpec()
     counted_classes: tuple[str, ...] = ()
     """Classes of the segmentation that its mean IoU counts; all by default."""
     measure_test: Literal["always", "chosen"] = "always"
@@ -421,6 +428,10 @@ class DenseRecipe(Recipe):
             raise ValueError(f"main: expected one of the tasks {', '.join(self.tasks)}, found {self.main!r}")
         if self.target is None and (self.method.kind == "adversarial" or any(s.domains for s in self.stages)):
             raise ValueError("target: expected a second domain for adversaries and stages.*.domains, found none")
+        if isinstance(self.method, AdversarialSpec):
+            taps = [self._tap(adversary.tap) for adversary in self.method.adversaries]
+            if len(set(taps)) != len(taps):
+                raise ValueError(f"method.adversaries: expected taps of their own, found {', '.join(taps)}")
         if self.method.kind == "x-task" and len(self.stages) < 2:
             raise ValueError("stages: method 'x-task' learns its maps in the first and the network in the others")
         if self.method.kind == "single-task" and self.weighting.kind != "uniform":
@@ -464,6 +475,10 @@ class DenseRecipe(Recipe):
     def task(self, name: str) -> str:
         """The task that is meant by ``main`` or ``anchor``; other names as they are."""
         return {"main": self.main, "anchor": self.anchor}.get(name) or name
+
+    def _tap(self, name: str) -> str:
+        part, slash, task = name.partition("/")
+        return f"{part}{slash}{self.task(task)}"
 
     @property
     def method_name(self) -> str:
