@@ -7,7 +7,7 @@ import pytest
 
 from isthmus.errors import RunError
 from isthmus.evaluation.compare import comparison
-from isthmus.evaluation.dense.compare import collect, significant, table
+from isthmus.evaluation.dense.compare import collect, folds_together, significant, table
 from isthmus.evaluation.dense.scores import NOT_USABLE, mean_relative_gain, select
 from isthmus.evaluation.tables import Table
 from isthmus.training.dense.problem import DenseProblem
@@ -94,6 +94,15 @@ def select_last(run: Run) -> Run:
     """The run, after making sure that its validation chose the last evaluation, whose file a test reads."""
     assert select(run)["source-val"].headline("depth") == pytest.approx(depth_error(run))
     return run
+
+
+def test_folds_are_put_together_for_the_choices_that_all_of_them_have(runs: Runs) -> None:
+    first, second = select(runs.multi), select(runs.multi)
+    del second["test-selected"]  # not every evaluation of that fold measured its test part
+    found = folds_together([first, second])
+    assert set(found) == {"source-val", "last"}
+    assert len(found["last"].groups) == 2 * len(first["last"].groups)
+    np.testing.assert_array_equal(found["last"].statistics["depth"][10:], second["last"].statistics["depth"])
 
 
 class TestRows:

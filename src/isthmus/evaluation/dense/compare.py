@@ -63,7 +63,7 @@ def collect(runs: Sequence[DenseRun]) -> list[Row]:
                 setting=_setting(members[0].recipe),
                 method=_method(members[0].recipe),
                 seeds=tuple(folds),
-                selected=tuple(_together(found) for found in folds.values()),
+                selected=tuple(folds_together(found) for found in folds.values()),
             )
         )
     return rows
@@ -92,10 +92,10 @@ def _setting(recipe: DenseRecipe) -> str:
     return setting
 
 
-def _together(folds: list[dict[Column, Measured]]) -> dict[Column, Measured]:
-    """Test parts of several folds as one. A checkpoint is chosen in each fold by itself."""
+def folds_together(folds: list[dict[Column, Measured]]) -> dict[Column, Measured]:
+    """Test parts of several folds as one, for the choices that all of them have. Each fold chooses by itself."""
     result: dict[Column, Measured] = {}
-    for column in folds[0]:
+    for column in (each for each in folds[0] if all(each in fold for fold in folds)):
         parts = [fold[column] for fold in folds]
         statistics = {name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].tasks}
         groups = np.concatenate([part.groups for part in parts])
