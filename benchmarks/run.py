@@ -13,6 +13,7 @@ import anchor
 import dense
 import kernels
 import loading
+import sparse
 import steps
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +24,7 @@ LATEST = Path(__file__).with_name("latest.json")
 def main() -> None:
     """Run, print as rows arrive, write."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    chosen = [b for module in (kernels, steps, loading, dense, anchor) for b in module.BENCHMARKS]
+    chosen = [b for module in (kernels, steps, loading, dense, anchor, sparse) for b in module.BENCHMARKS]
     if sys.argv[1:]:
         chosen = [benchmark for benchmark in chosen if benchmark.__name__ in sys.argv[1:]]
     rows = {row["name"]: row for row in (json.loads(LATEST.read_text()) if LATEST.exists() else [])}

@@ -139,7 +139,7 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="'target' (the recipe's test part), for clouds 'source', a folder (clouds: root/class/file; images: "
+            help="'target' (the recipe's test part), 'source', a folder (clouds: root/class/file; images: "
             "images/ and labels beside it), or a data set such as '{kind: objects, name: realscan}'."
         ),
     ] = "target",
@@ -173,15 +173,19 @@ def evaluate(
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
     files: Annotated[
-        list[Path], typer.Argument(help="Files or folders, without labels: clouds and meshes, or images.")
+        list[Path],
+        typer.Argument(
+            help="Files or folders, without labels: clouds and meshes, images, or LiDAR files (.bin, .npz, .npy) with "
+            "an image and a calibration of the same stem beside them (a.bin, a.png, a.txt or a.json)."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Clouds: predictions.csv or .npz. Images: a folder.")],
+    out: Annotated[Path, typer.Option(help="Clouds: predictions.csv or .npz. Images, LiDAR: a folder.")],
     up: Annotated[Literal["z", "y"], typer.Option(help="Upward axis of clouds.")] = "z",
     abstain_below: Annotated[float, typer.Option(min=0, max=1, help="No class below this probability (clouds).")] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     select: Rule = None,
 ) -> None:
-    """Predictions for unlabelled objects or photographs; exit status 1 if a file could not be read."""
+    """Predictions for unlabelled objects, photographs or LiDAR frames; exit status 1 if a file could not be read."""
     from isthmus.training.run import Run
 
     opened = Run.open(run)
@@ -191,6 +195,11 @@ def predict(
 
         written = predict_images(opened, files, out, rule=rule, overwrite=overwrite)
         done, broken = len(written.images), [each.reason for each in written.broken]
+    elif opened.recipe.kind == "frames":
+        from isthmus.evaluation.frames.predict import predict_frames
+
+        found = predict_frames(opened, files, out, rule=rule, overwrite=overwrite)
+        done, broken = len(found.frames), [each.reason for each in found.broken]
     else:
         from isthmus.evaluation.points.predict import check_output, predict_files, write_predictions
 
@@ -340,9 +349,11 @@ def data_list() -> None:
     from typing import get_args
 
     from isthmus.training.dense.recipe import ImageDataSpec
+    from isthmus.training.frames.recipe import FrameDataSpec
     from isthmus.training.points.recipe import DataSpec
 
-    for title, union in (("point clouds", DataSpec), ("labelled images", ImageDataSpec)):
+    unions = (("point clouds", DataSpec), ("labelled images", ImageDataSpec), ("LiDAR and camera", FrameDataSpec))
+    for title, union in unions:
         grid = RichTable("kind", "what", "fields", title=title)
         for spec in get_args(get_args(union)[0]):
             fields = ", ".join(name for name in spec.model_fields if name != "kind")
@@ -373,14 +384,56 @@ def data_check(
 
 @data_app.command("prepare", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def data_prepare(
-    context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
+    context: typer.Context,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A named recipe or a file; or a raw data set: nuscenes, nuscenes-lidarseg, a2d2, semantickitti, "
+            "virtualkitti."
+        ),
+    ],
+    root: Annotated[Optional[Path], typer.Option(help="Folder of a raw data set.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Folder for the prepared raw data set.")] = None,  # noqa: UP045
 ) -> None:
-    """Prepare all data of a recipe now, so that training starts at once."""
+    """Prepare all data of a recipe now, so that training starts at once.
+
+    Or read a raw data set of LiDAR and camera into a folder: isthmus data prepare nuscenes --root DIR --out DIR, with
+    fields such as --domain day or --size "[225, 400]". What was interrupted leaves nothing half-written.
+    """
+    from isthmus.evaluation.frames.data_check import RAW
+
+    if recipe in RAW or root is not None or out is not None:
+        _prepare_raw(recipe, root, out, parse_changes(context.args))
+        return
     from isthmus.training.problem import open_problem
 
     problem = open_problem(_changed(_recipe(recipe), parse_changes(context.args)), progress=True)
     for account in problem.accounts():
         console.print(account, highlight=False, soft_wrap=True)
+
+
+def _prepare_raw(name: str, root: Path | None, out: Path | None, changes: list[tuple[str, str]]) -> None:
+    from isthmus.evaluation.frames.data_check import RAW, prepare_raw
+
+    if name not in RAW:
+        raise RecipeError(f"data prepare: --root and --out go with one of {', '.join(RAW)}, found {name!r}")
+    if root is None or out is None:
+        raise RecipeError(f"data prepare {name}: expected --root DIR and --out DIR")
+    with _resumable("run the same command again, it starts from the first frame"):
+        store = prepare_raw(name, root, out, changes)
+    counts = ", ".join(f"{len(store.indices(part))} {part}" for part in ("train", "val", "test"))
+    console.print(
+        f"{len(store)} frames ({counts}), {len(store.points)} points, {len(store.skipped)} left out: {store.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for problem in store.skipped[:20]:
+        errors.print(f"{problem.name}: {problem.reason}", highlight=False, soft_wrap=True, markup=False)
+    console.print(
+        f"A recipe that names the same data, size and root finds it with ISTHMUS_CACHE={out}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @data_app.command("labels", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

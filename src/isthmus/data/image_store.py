@@ -136,6 +136,10 @@ class ImageStore:
             raise DataError(f"part: expected one of {', '.join(PARTS)}, found {part!r}")
         return np.flatnonzero(self.parts == PARTS.index(part))
 
+    def content(self, row: int) -> bytes:
+        """An image's pixels, which tell it from others of the same name."""
+        return np.asarray(self.images[row]).tobytes()
+
 
 @dataclass
 class ImageCheckReport:

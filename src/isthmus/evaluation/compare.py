@@ -25,4 +25,8 @@ def comparison(runs: Sequence[Run[Any]], baseline: str | None = None) -> Table:
     from isthmus.evaluation.dense.compare import collect as collect_dense
     from isthmus.evaluation.dense.compare import table as dense_table
 
+    if kinds == ["frames"]:
+        from isthmus.evaluation.frames.compare import table as frame_table
+
+        return frame_table(collect_dense(runs), baseline)
     return dense_table(collect_dense(runs), baseline)

@@ -18,6 +18,7 @@ from isthmus.evaluation.tables import Table
 from isthmus.training.dense.build import build_reader
 from isthmus.training.dense.problem import DenseProblem
 from isthmus.training.dense.recipe import DenseRecipe, ImageDomainSpec, ImageFolderSpec
+from isthmus.training.frames.recipe import FrameRecipe
 from isthmus.training.points.recipe import PointRecipe
 from isthmus.training.readers import cloud_readers
 from isthmus.training.recipe import Recipe
@@ -40,6 +41,10 @@ def check_data(recipe: Recipe) -> tuple[dict[str, Table], Sequence[Skipped], lis
             if found.unlabelled:
                 notes.append(f"{name}: {found.unlabelled} without a label")
         return tables, problems, notes
+    if isinstance(recipe, FrameRecipe):
+        from isthmus.evaluation.frames.data_check import check_frame_data
+
+        return check_frame_data(recipe)
     assert isinstance(recipe, DenseRecipe)
     for name, images in _domain_readers(recipe).items():
         seen = check_images(images)

@@ -27,6 +27,8 @@ def evaluation(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, s
         raise RunError(f"--against: expected a run of kind {run.recipe.kind!r}, found {against.recipe.kind!r}")
     if run.recipe.kind == "points":
         return _points(run, against, data, rule, stage)
+    if run.recipe.kind == "frames":
+        return _frames(run, against, data, rule, stage)
     return _dense(run, against, data, rule, stage)
 
 
@@ -70,7 +72,7 @@ def _dense(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage
     from isthmus.evaluation.dense.scores import mean_relative_gain, shared_tasks
 
     ours = measured_on(run, data, rule, stage)
-    theirs = None if against is None else measured_on(against, data, rule)
+    theirs = None if against is None else measured_on(against, data, rule, None)
     if theirs is not None:
         theirs = shared_tasks(ours, theirs)[1]
     classes = class_scores(ours, theirs)
@@ -91,4 +93,41 @@ def _dense(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage
         parts.append(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}")
         numbers = {"gain": gain.estimate, "low": gain.low, "high": gain.high}
         values["mean_relative_gain"] = {name: None if np.isnan(value) else value for name, value in numbers.items()}
+    return Evaluation(tuple(parts), values)
+
+
+def _frames(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None) -> Evaluation:
+    from isthmus.evaluation.dense.evaluate import class_scores, class_table, summary
+    from isthmus.evaluation.dense.scores import shared_tasks
+    from isthmus.evaluation.frames.evaluate import class_columns, mean_row, measured_frames, prediction_gains
+
+    ours = measured_frames(run, data, rule, stage)
+    theirs = None if against is None else measured_frames(against, data, rule)
+    if theirs is not None and against is not None:
+        theirs = shared_tasks(ours, theirs)[1]
+        if not theirs.tasks:
+            raise RunError(f"{against.path}: expected a prediction of {', '.join(ours.tasks)}, found none of them")
+    classes = class_scores(ours, theirs)
+    groups = len(np.unique(ours.groups))
+    parts: list[str | Table] = [
+        f"{len(ours.groups)} frames of {groups} groups (streets, sequences...), checkpoint: {rule}",
+        mean_row(ours),
+        class_columns(ours) if theirs is None else class_table(classes),
+    ]
+    values = summary(ours, classes)
+    values["frames"] = values.pop("images")
+    if against is not None and theirs is not None:
+        gains = prediction_gains(ours, theirs)
+        for name, gain in gains.items():
+            interval = "" if np.isnan(gain.low) else f", 95 % interval [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+            parts.append(f"gain in mIoU {name} over {against.path}: {100 * gain.estimate:+.1f} points{interval}")
+        hurt = [f"{each.name} ({each.task})" for each in classes if each.verdict == "hurt"]
+        parts.append(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}")
+        values["mean_iou_gains"] = {
+            name: {
+                key: None if np.isnan(value) else value
+                for key, value in (("gain", gain.estimate), ("low", gain.low), ("high", gain.high))
+            }
+            for name, gain in gains.items()
+        }
     return Evaluation(tuple(parts), values)

@@ -20,6 +20,8 @@ from isthmus.evaluation.statistics import Interval
 RUN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#5C4B99", "#666666")
 HURT, HELPED, NEUTRAL = "#D55E00", "#0072B2", "#8A8A8A"
 PANELS_PER_ROW = 3
+LONGEST_TITLE = 28
+"""Characters that fit above one of four panels."""
 
 
 class Evaluated(Protocol):
@@ -120,7 +122,7 @@ def class_gains(gains: Sequence[tuple[str, Sequence[Gain]]], score: str) -> go.F
 def loss_curves(runs: Sequence[ShownRun]) -> go.Figure:
     """One panel per loss over all stages: batch values faint, a running mean strong; unweighted."""
     names = list(dict.fromkeys(key for run in runs for row in run.losses for key in row if key.startswith("loss/")))
-    figure = panels([escape(name.removeprefix("loss/")) for name in names], height=270, per_row=4)
+    figure = panels([_broken(name.removeprefix("loss/")) for name in names], height=270, per_row=4)
     for index, name in enumerate(names):
         row_of, column_of = place(index, 4)
         for run in runs:
@@ -152,6 +154,12 @@ def loss_curves(runs: Sequence[ShownRun]) -> go.Figure:
     run_legend(figure, runs)
     mark_stages(figure, runs[0].stages, len(names), per_row=4)
     return figure
+
+
+def _broken(name: str) -> str:
+    """The title of a panel, in two lines where one is too short for it."""
+    first, slash, rest = name.partition("/")
+    return f"{escape(first + slash)}<br>{escape(rest)}" if len(name) > LONGEST_TITLE and rest else escape(name)
 
 
 def evaluation_curves(

@@ -9,6 +9,7 @@ import torch
 from isthmus.errors import RunError
 from isthmus.methods.base import Method
 from isthmus.training.dense.recipe import DenseRecipe
+from isthmus.training.frames.recipe import FrameRecipe
 from isthmus.training.points.recipe import PointRecipe
 from isthmus.training.recipe import Recipe, Rule
 from isthmus.training.run import Run
@@ -55,6 +56,10 @@ def _fresh(run: Run[Any]) -> Method:
             from isthmus.training.dense.build import build_method as build_dense_method
 
             return build_dense_method(run.recipe, learnt(run)[0], pretrained=False)
+        case FrameRecipe():
+            from isthmus.evaluation.frames.learnt import build_empty
+
+            return build_empty(run)
         case _:
             raise TypeError(f"expected one of the known kinds of recipe, found {type(run.recipe).__name__}")
 

@@ -24,6 +24,10 @@ def write_report(runs: Sequence[Run[Any]], out: Path | None = None, *, rule: Rul
         from isthmus.evaluation.points.report import write_report as write_point_report
 
         return write_point_report(runs, out, rule=chosen)
+    if kinds == ["frames"]:
+        from isthmus.evaluation.frames.report import write_report as write_frame_report
+
+        return write_frame_report(runs, out, rule=chosen)
     from isthmus.evaluation.dense.report import write_report as write_dense_report
 
     return write_dense_report(runs, out, rule=chosen)

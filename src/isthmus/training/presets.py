@@ -12,10 +12,11 @@ from collections.abc import Callable
 from isthmus.errors import RecipeError
 from isthmus.training.dense.anchor_presets import anchor_recipes
 from isthmus.training.dense.presets import dense_recipes
+from isthmus.training.frames.presets import frame_recipes
 from isthmus.training.points.presets import point_recipes
 from isthmus.training.recipe import Recipe
 
-RECIPES: dict[str, Callable[[], Recipe]] = {**point_recipes(), **dense_recipes(), **anchor_recipes()}
+RECIPES: dict[str, Callable[[], Recipe]] = {**point_recipes(), **dense_recipes(), **anchor_recipes(), **frame_recipes()}
 
 
 def families() -> dict[str, tuple[str, ...]]:
@@ -25,10 +26,10 @@ def families() -> dict[str, tuple[str, ...]]:
     same members share an entry.
     """
     members: dict[str, list[str]] = {}
-    dense = dense_recipes() | anchor_recipes()
+    by_data = {*dense_recipes(), *anchor_recipes(), *frame_recipes()}
     for name in RECIPES:
         before, _, after = name.rpartition("/")
-        family, member = (f"*/{after}", before) if name in dense else (f"{before}/*", after)
+        family, member = (f"*/{after}", before) if name in by_data else (f"{before}/*", after)
         members.setdefault(family, []).append(member)
     alike: dict[tuple[str, ...], list[str]] = {}
     for family, found in members.items():

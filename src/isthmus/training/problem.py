@@ -126,6 +126,7 @@ class Problem(ABC):
 def open_problem(recipe: Recipe, *, progress: bool = False) -> Problem:
     """Prepare (once) and open the data of a recipe."""
     from isthmus.training.dense.recipe import DenseRecipe
+    from isthmus.training.frames.recipe import FrameRecipe
     from isthmus.training.points.recipe import PointRecipe
 
     match recipe:
@@ -137,5 +138,9 @@ def open_problem(recipe: Recipe, *, progress: bool = False) -> Problem:
             from isthmus.training.dense.problem import DenseProblem
 
             return DenseProblem(recipe, progress=progress)
+        case FrameRecipe():
+            from isthmus.training.frames.problem import FrameProblem
+
+            return FrameProblem(recipe, progress=progress)
         case _:
             raise TypeError(f"expected one of the known kinds of recipe, found {type(recipe).__name__}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from isthmus.data.clouds import Reader
+from isthmus.data.frames import FrameReader
 from isthmus.data.images import ImageReader
 from isthmus.training.dense.recipe import DenseRecipe
+from isthmus.training.frames.recipe import FrameRecipe
 from isthmus.training.points.recipe import PointRecipe
 from isthmus.training.recipe import Recipe
 
@@ -27,9 +29,21 @@ def image_readers(recipe: DenseRecipe) -> dict[str, ImageReader]:
     return {name: build_reader(domain.data) for name, domain in domains.items() if domain is not None}
 
 
-def readers(recipe: Recipe) -> dict[str, Reader] | dict[str, ImageReader]:
+def frame_readers(recipe: FrameRecipe) -> dict[str, FrameReader]:
+    """Readers of LiDAR and camera frames by domain."""
+    from isthmus.training.frames.build import build_reader
+
+    return {name: build_reader(domain.data) for name, domain in (("source", recipe.source), ("target", recipe.target))}
+
+
+def readers(recipe: Recipe) -> dict[str, Reader] | dict[str, ImageReader] | dict[str, FrameReader]:
     """Readers by domain, whatever the recipe learns."""
-    if isinstance(recipe, PointRecipe):
-        return dict(cloud_readers(recipe))
-    assert isinstance(recipe, DenseRecipe)
-    return dict(image_readers(recipe))
+    match recipe:
+        case PointRecipe():
+            return dict(cloud_readers(recipe))
+        case DenseRecipe():
+            return dict(image_readers(recipe))
+        case FrameRecipe():
+            return frame_readers(recipe)
+        case _:
+            raise TypeError(f"expected one of the known kinds of recipe, found {type(recipe).__name__}")

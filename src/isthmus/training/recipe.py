@@ -45,11 +45,12 @@ class PseudoLabelSpec(Spec):
     """Which predictions on the target become labels before a stage.
 
     ``min_confidence`` keeps predictions at least that sure; ``class_share`` keeps that share of the most confident
-    ones of every predicted class (1: all).
+    ones of every predicted class (1: all), and on frames any that is at least ``sure``, too.
     """
 
     min_confidence: Share = 0.0
     class_share: Share = 1.0
+    sure: Share = 1.0
 
 
 class StageSpec(Spec):
@@ -175,9 +176,10 @@ class Recipe(Spec):
 def kinds() -> dict[str, type[Recipe]]:
     """The kinds of recipe by the value of their field ``kind``."""
     from isthmus.training.dense.recipe import DenseRecipe
+    from isthmus.training.frames.recipe import FrameRecipe
     from isthmus.training.points.recipe import PointRecipe
 
-    return {"points": PointRecipe, "dense": DenseRecipe}
+    return {"points": PointRecipe, "dense": DenseRecipe, "frames": FrameRecipe}
 
 
 def parse(values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:

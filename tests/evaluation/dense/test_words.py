@@ -42,7 +42,7 @@ def test_network_of_one_task_is_not_called_one_for_all() -> None:
 
 
 def test_networks() -> None:
-    assert network_words(dense("headfreeze/rooms")) == "ResNet-18 with a pyramid decoder of width 0.5"
+    assert network_words(dense("headfreeze/rooms")) == "ResNet-18 with a pyramid decoder of width 0.25"
     assert network_words(dense("headfreeze/folder")) == "ResNet-50 with a pyramid decoder of width 1"
 
 

@@ -151,6 +151,7 @@ def test_the_best_confused_checkpoint_is_chosen(tmp_path: Path) -> None:
     """By the largest running accuracy of all discriminators, at least one half; of equal ones the last."""
     changes: dict[str, object] = {"method__adversaries__0__start": 0.3, "method__adversaries__1__start": 0.5}
     changes |= {"evaluate_every": 1, "seed": 1, "stages__0__learning_rate_scale": {"adversaries": 100.0}}
+    changes |= {"stages__0__learning_rate": 1e-3, "augment__colour_shift": 0.0}
     run = train(small("mtl-both-dann-layer4-out/rooms", (8,), **changes), tmp_path / "run")
     accuracies = {}
     for row in run.rows("metrics"):

@@ -168,7 +168,7 @@ def test_all_mistakes_of_a_recipe_come_at_once() -> None:
 
 def test_the_kind_of_a_recipe_decides_which_fields_it_has() -> None:
     values = named("mtpsl/rooms-onelabel").model_dump(mode="json")
-    with pytest.raises(RecipeError, match="kind: expected one of points, dense, found 'dens'"):
+    with pytest.raises(RecipeError, match="kind: expected one of points, dense, frames, found 'dens'"):
         parse({**values, "kind": "dens"})
     with pytest.raises(RecipeError, match=r"unknown key 'tasks'; valid keys: kind, name, .*, points,"):
         parse({**values, "kind": "points"})

@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from isthmus.errors import RunError
-from isthmus.evaluation.dense.scores import NOT_USABLE, Column, Measured, mean_relative_gain, select
+from isthmus.evaluation.dense.scores import (
+    NOT_USABLE,
+    Column,
+    Measured,
+    TestedProblem,
+    mean_relative_gain,
+    open_tested,
+    select,
+)
 from isthmus.evaluation.runs import grouped, without_seed
 from isthmus.evaluation.statistics import Interval, mean_and_spread
 from isthmus.evaluation.tables import Table
 from isthmus.tasks.dense import DenseTask
-from isthmus.training.dense.problem import DenseProblem
-from isthmus.training.dense.recipe import DenseRecipe, DenseRun, ScanNetViewsSpec
+from isthmus.training.dense.recipe import DenseRecipe, ScanNetViewsSpec
 from isthmus.training.recipe import Recipe
+from isthmus.training.run import Run
 
 HEADINGS: dict[Column, str] = {"source-val": "", "last": "last", "test-selected": NOT_USABLE}
 
@@ -39,7 +48,7 @@ class Row:
         return [measured[column].scores(task)[score] for measured in self.selected if column in measured]
 
 
-def collect(runs: Sequence[DenseRun]) -> list[Row]:
+def collect(runs: Sequence[Run[Any]]) -> list[Row]:
     """One row per method and setting; runs that differ in their seed only share a row.
 
     Folds of one data set (other rooms held out, otherwise the same) share a row as well: the images of all test parts
@@ -48,9 +57,10 @@ def collect(runs: Sequence[DenseRun]) -> list[Row]:
     rows = []
     for members in grouped(runs, _without_folds):
         folds: dict[int, list[dict[Column, Measured]]] = {}
-        problems: dict[str, DenseProblem] = {}
+        problems: dict[str, TestedProblem] = {}
         for run in sorted(members, key=lambda run: run.recipe.setting):  # the same order of folds for every method
-            problem = problems.setdefault(run.recipe.setting, DenseProblem(run.recipe))
+            problem = problems.get(run.recipe.setting) or open_tested(run.recipe)
+            problems[run.recipe.setting] = problem
             folds.setdefault(run.recipe.seed, []).append(select(run, problem=problem))
         incomplete = [seed for seed, found in folds.items() if len(found) != len(problems)]
         if incomplete:
@@ -70,7 +80,6 @@ def collect(runs: Sequence[DenseRun]) -> list[Row]:
 
 
 def _without_folds(recipe: Recipe) -> str:
-    assert isinstance(recipe, DenseRecipe)
     values = json.loads(without_seed(recipe))
     for domain in ("source", "target"):
         if values.get(domain) and values[domain]["data"]["kind"] == "scannet-views":
@@ -79,13 +88,15 @@ def _without_folds(recipe: Recipe) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _method(recipe: DenseRecipe) -> str:
+def _method(recipe: Recipe) -> str:
     return recipe.method_name + (" (target labels)" if recipe.uses_target_labels else "")
 
 
-def _setting(recipe: DenseRecipe) -> str:
+def _setting(recipe: Recipe) -> str:
     """The setting without the rooms that a fold holds out."""
     setting = recipe.setting
+    if not isinstance(recipe, DenseRecipe):
+        return setting
     for domain in (recipe.source, recipe.target):
         if domain is not None and isinstance(domain.data, ScanNetViewsSpec):
             setting = setting.replace(f" (test {'+'.join(domain.data.test_rooms)})", "")

@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from isthmus.evaluation.dense.features import Plane
 from isthmus.evaluation.figures import (
     Curve,
+    ShownRun,
     evaluation_curves,
     finish,
     legend_entries,
@@ -91,13 +92,13 @@ def score_curves(
     return evaluation_curves(runs, curves, height=270, per_row=min(PER_ROW, together))
 
 
-def accuracy_names(runs: Sequence[Shown]) -> list[str]:
+def accuracy_names(runs: Sequence[ShownRun]) -> list[str]:
     """``accuracy/<tap>`` of every discriminator that was logged."""
     found = (key for run in runs for row in run.losses for key in row if key.startswith("accuracy/"))
     return list(dict.fromkeys(found))
 
 
-def accuracy_curves(runs: Sequence[Shown]) -> go.Figure | None:
+def accuracy_curves(runs: Sequence[ShownRun], threshold: float = CONFUSED) -> go.Figure | None:
     """The running accuracy of each discriminator in percent, with the line below which it is confused; None without."""
     names = accuracy_names(runs)
     if not names:
@@ -122,9 +123,9 @@ def accuracy_curves(runs: Sequence[Shown]) -> go.Figure | None:
                 col=column,
             )
         figure.add_hline(
-            y=100 * CONFUSED,
+            y=100 * threshold,
             line={"color": "#B3196B", "width": 1.5, "dash": "dash"},
-            annotation={"text": f"{100 * CONFUSED:g} %", "font": {"size": 10, "color": "#B3196B"}},
+            annotation={"text": f"{100 * threshold:g} %", "font": {"size": 10, "color": "#B3196B"}},
             annotation_position="bottom right",
             row=row,
             col=column,

@@ -6,28 +6,67 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.data.image_store import ImageStore
 from isthmus.errors import RunError
 from isthmus.evaluation.statistics import Interval, crossed_interval
 from isthmus.tasks.dense import DenseTask
 from isthmus.training.dense.monitor import Statistics, selection_score
 from isthmus.training.dense.problem import DenseProblem
-from isthmus.training.dense.recipe import DenseRun
-from isthmus.training.run import read_arrays
+from isthmus.training.frames.problem import FrameProblem
+from isthmus.training.problem import open_problem
+from isthmus.training.recipe import Recipe
+from isthmus.training.run import Run, read_arrays
 
-Column = Literal["source-val", "last", "confusion", "test-selected"]
-COLUMNS: tuple[Column, ...] = ("source-val", "last", "confusion", "test-selected")
+Column = Literal["source-val", "last", "confusion", "label-free", "test-selected"]
+COLUMNS: tuple[Column, ...] = ("source-val", "last", "confusion", "label-free", "test-selected")
 NOT_USABLE = "test-selected (not usable)"
 
 RESAMPLES = 1000
 LOOKED_AT = 16
 """So many images are compared by their content when two runs are to have been measured on the same ones."""
+
+
+class Tested(Protocol):
+    """What has a test part: a store of images or of frames."""
+
+    path: Path
+    size: tuple[int, int]
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def content(self, row: int) -> bytes:
+        """What tells a sample from others of the same name."""
+        ...
+
+
+class TestedProblem(Protocol):
+    """A recipe with its data, as far as measuring goes."""
+
+    @property
+    def tested(self) -> Tested:
+        """The samples whose test part counts."""
+        ...
+
+    @property
+    def tested_tasks(self) -> Mapping[str, DenseTask]:
+        """What is measured."""
+        ...
+
+    @property
+    def counted_tasks(self) -> Mapping[str, DenseTask]:
+        """What should be measured."""
+        ...
+
+    @property
+    def stores(self) -> dict[str, str]:
+        """See :class:`isthmus.training.problem.Problem`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +93,14 @@ class Measured:
         return self.scores(task)[self.tasks[task].headline]
 
 
-def select(run: DenseRun, stage: str | None = None, problem: DenseProblem | None = None) -> dict[Column, Measured]:
+def open_tested(recipe: Recipe) -> TestedProblem:
+    """The data of a recipe whose runs keep statistics of their test part."""
+    problem = open_problem(recipe)
+    assert isinstance(problem, DenseProblem | FrameProblem)
+    return problem
+
+
+def select(run: Run[Any], stage: str | None = None, problem: TestedProblem | None = None) -> dict[Column, Measured]:
     """Test statistics as each selection rule would have chosen them, in ``stage`` (default: the last).
 
     ``source-val`` and ``last`` look at no test image. ``test-selected`` is the best of all checkpoints on the very
@@ -62,7 +108,7 @@ def select(run: DenseRun, stage: str | None = None, problem: DenseProblem | None
     recipe measured the test part at chosen checkpoints only.
     """
     stage = stage or run.recipe.stages[-1].name
-    problem = problem or DenseProblem(run.recipe)
+    problem = problem or open_tested(run.recipe)
     for domain, key in problem.stores.items():
         run.check_store(domain, key)
     files = run.evaluations(stage)
@@ -73,9 +119,10 @@ def select(run: DenseRun, stage: str | None = None, problem: DenseProblem | None
     validation = [float(point["source_val"]) for point in points]
     chosen: dict[Column, int] = {"last": len(points) - 1}
     chosen["source-val"] = chosen["last"] if np.isnan(validation).all() else _latest_best(validation)
-    if "confusion" in run.recipe.rules:
-        confusion = [float(point["confusion"]) for point in points]
-        chosen["confusion"] = chosen["last"] if np.isnan(confusion).all() else _latest_best(confusion)
+    for rule in ("confusion", "label-free"):
+        if rule in run.recipe.rules:
+            scores = [float(point[rule.replace("-", "_")]) for point in points]
+            chosen[rule] = chosen["last"] if np.isnan(scores).all() else _latest_best(scores)
     if all(each is not None for each in measured):
         found = [selection_score(each.tasks, each.statistics) for each in measured if each is not None]
         chosen["test-selected"] = _latest_best(found)
@@ -86,7 +133,7 @@ def select(run: DenseRun, stage: str | None = None, problem: DenseProblem | None
     return result
 
 
-def _measured(point: dict[str, np.ndarray], problem: DenseProblem) -> Measured | None:
+def _measured(point: dict[str, np.ndarray], problem: TestedProblem) -> Measured | None:
     if not problem.tested_tasks:
         raise RunError(
             f"{problem.tested.path}: expected labels of {', '.join(problem.counted_tasks)} to measure, found none"
@@ -105,12 +152,12 @@ def _measured(point: dict[str, np.ndarray], problem: DenseProblem) -> Measured |
     )
 
 
-def image_groups(store: ImageStore, rows: np.ndarray) -> np.ndarray:
+def image_groups(store: Tested, rows: np.ndarray) -> np.ndarray:
     """The group of each image, or its own name. Shape: ``(len(rows),)``."""
     return np.array([store.groups[row] or store.names[row] for row in rows])
 
 
-def image_key(store: ImageStore, rows: np.ndarray) -> str:
+def image_key(store: Tested, rows: np.ndarray) -> str:
     """Which images these are, as far as their names, their size and the content of a few of them tell.
 
     Names alone do not: a simulator gives the same names to the rooms of another seed.
@@ -118,7 +165,7 @@ def image_key(store: ImageStore, rows: np.ndarray) -> str:
     size = [int(side) for side in store.size]
     digest = hashlib.sha256(json.dumps([size, [store.names[row] for row in rows]]).encode())
     for position in np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int)):
-        digest.update(np.asarray(store.images[rows[position]]).tobytes())
+        digest.update(store.content(int(rows[position])))
     return digest.hexdigest()
 
 

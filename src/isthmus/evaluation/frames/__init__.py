@@ -1,0 +1,1 @@
+"""Evaluation of point segmentation from LiDAR and camera."""

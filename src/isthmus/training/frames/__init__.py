@@ -1,0 +1,1 @@
+"""Recipes on LiDAR sweeps with camera images."""
