@@ -1,6 +1,7 @@
 """The named anchor-task recipes: all are valid and can be built; tasks, taps and boundaries can be chosen."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from isthmus.methods.adversarial import Adversarial
 from isthmus.models.resnet_fpn import ResNetFPN
 from isthmus.tasks.build_dense import dense_task
 from isthmus.training.dense.anchor_presets import TAPS, anchor_recipes, anchor_rows, pairs
-from isthmus.training.dense.build import build_method, build_tasks
+from isthmus.training.dense.build import build_method, build_reader, build_tasks
 from isthmus.training.dense.problem import DenseProblem
 from isthmus.training.dense.recipe import AdversarialSpec, DenseRecipe
 from isthmus.training.engine import train
@@ -224,3 +225,11 @@ def test_heat_maps_of_the_points_are_what_an_adversary_of_keypoints_is_shown() -
     batches = {name: stream.batch(progress, 0) for name, stream in problem.streams(method).items()}
     value = total(method(batches, progress))
     assert math.isfinite(float(value.detach())) and np.isfinite(method.measures().popitem()[1])
+
+
+@pytest.mark.skipif(not os.environ.get("ISTHMUS_DATA"), reason="ISTHMUS_DATA does not name the data directory")
+@pytest.mark.parametrize("name", ["yale", "rooms-views1", "rooms-views4"])
+def test_the_real_pairs_name_persons_and_rooms_that_are_there(name: str) -> None:
+    samples = list(build_reader(pairs()[name]().target.data).samples())
+    parts = {part: {sample.group for sample in samples if sample.part == part} for part in ("train", "test")}
+    assert all(parts.values()) and not parts["train"] & parts["test"]
