@@ -115,6 +115,11 @@ class FrameStore:
         return FrameStore, (self.path,)
 
     @property
+    def has_sweeps(self) -> bool:
+        """Whether points lie in space; those of photographs alone do not."""
+        return bool(self.fingerprint.get("sweeps", True))
+
+    @property
     def labels(self) -> np.ndarray:
         """``(sum N,)`` uint8 memory map, class indices or :data:`isthmus.data.frames.NO_LABEL`."""
         if self._labels is None:

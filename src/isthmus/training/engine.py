@@ -228,7 +228,7 @@ class _Training:
     def _stage(self, index: int, step: int, saved: dict[str, Any] | None, stop_asked: Callable[[], bool]) -> None:
         stage, recipe = self.recipe.stages[index], self.recipe
         before = sum(earlier.steps for earlier in recipe.stages[:index])
-        if step == 0 and index > 0 and stage.start_from != "last":
+        if step == 0 and index > 0 and stage.start_from not in ("last", "scratch"):
             before_it = recipe.stages[index - 1].name
             if stage.start_from == "before-overfit":
                 weights, chosen = self.run.weights_before_overfit(before_it)
@@ -239,6 +239,9 @@ class _Training:
             self.averaged = None
         if stage.pseudo_labels is not None:
             self._pseudo_label(index, fresh=step == 0)
+        if step == 0 and stage.start_from == "scratch":
+            self.method.load_state_dict(self.run.initial_weights())
+            self.averaged = None
         if recipe.ema is not None and step == 0:
             self.averaged = self._average()
         freeze(self.method, stage)
@@ -462,6 +465,9 @@ class _Training:
             self.reporter.message(f"initial weights: {account}")
             if self.fabric.global_rank == 0:
                 self.run.update(initial_weights=account)
+        if self.fabric.global_rank == 0 and any(stage.start_from == "scratch" for stage in self.recipe.stages):
+            self.run.keep_initial_weights(self.method.state_dict())
+        self.fabric.barrier()
         return None
 
 

@@ -62,7 +62,9 @@ class StageSpec(Spec):
     ``optimizers`` gives parts, by prefix, another optimiser than ``optimizer``. ``step`` halves the rate every
     ``decay_every`` steps; ``poly`` lets it fall with the power 0.9 of the steps that are left. ``domains`` are those
     whose batches the stage uses, all by default. ``keep_optimizer`` carries the running moments of the parameters that
-    this stage and the one before both train over; otherwise a stage begins with fresh ones.
+    this stage and the one before both train over; otherwise a stage begins with fresh ones. ``start_from`` names the
+    checkpoint of the stage before whose weights this one goes on from, or ``scratch``: those that the run began with
+    (pseudo-labels are then made by the last weights of the stage before).
     """
 
     name: str = "stage1"
@@ -81,7 +83,7 @@ class StageSpec(Spec):
     frozen_after: str | None = None
     batch_norm: Literal["train", "frozen"] = "train"
     keep_optimizer: bool = False
-    start_from: Rule | Literal["before-overfit"] = "last"
+    start_from: Rule | Literal["before-overfit", "scratch"] = "last"
     pseudo_labels: PseudoLabelSpec | None = None
 
     @model_validator(mode="after")
@@ -148,8 +150,8 @@ class Recipe(Spec):
         if self.stages[0].start_from != "last":
             raise ValueError("stages.0.start_from: there is no earlier stage to start from")
         for index, stage in enumerate(self.stages):
-            if stage.start_from not in (*self.rules, *self.starts):
-                allowed = ", ".join((*self.rules, *self.starts))
+            if stage.start_from not in (*self.rules, *self.starts, "scratch"):
+                allowed = ", ".join((*self.rules, *self.starts, "scratch"))
                 raise ValueError(f"stages.{index}.start_from: expected one of {allowed}, found {stage.start_from!r}")
         return self
 

@@ -93,6 +93,19 @@ class Run(Generic[R]):
         weights: dict[str, torch.Tensor] = read_checkpoint(file)["weights"]
         return weights
 
+    def keep_initial_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Write the weights that the run begins with."""
+        write_checkpoint(self._initial, {"weights": weights})
+
+    def initial_weights(self) -> dict[str, torch.Tensor]:
+        """What :meth:`keep_initial_weights` wrote."""
+        weights: dict[str, torch.Tensor] = read_checkpoint(self._initial)["weights"]
+        return weights
+
+    @property
+    def _initial(self) -> Path:
+        return self.path / "checkpoints" / "initial.pt"
+
     def weights_before_overfit(self, stage: str) -> tuple[dict[str, torch.Tensor], int]:
         """Weights of ``stage`` before any task overfits: the earliest of the tasks' best checkpoints; and its step."""
         files = sorted((self.path / "checkpoints").glob(f"{stage}.val-*.pt"))

@@ -1,5 +1,6 @@
 """Tiny runs on simulated streets: what they leave behind, that they resume, and what they never look at."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from dense_runs import Stopping, another_process, assert_same, assert_same_value
 from frame_runs import changed, small
 from test_dense_processes import execute
 
+from isthmus.errors import DataError
 from isthmus.training.engine import train
 from isthmus.training.frames.problem import FrameProblem
 from isthmus.training.frames.recipe import FrameRecipe
+from isthmus.training.presets import named
 from isthmus.training.run import Run, read_arrays
 
 NAMES = ("source-only", "xmuda", "cmal-pl")
@@ -147,6 +150,34 @@ def test_the_first_stage_of_pseudo_labels_is_source_only(runs: dict[str, Run], t
     """To the last bit: the target's frames, which wait for labels, leave nothing in BatchNorm."""
     run = train(small("pl/streets-light"), tmp_path / "run")
     assert_same_values(run.weights("last", "train"), runs["source-only"].weights("last"), "train")
+
+
+def test_from_scratch_the_first_stage_gives_its_predictions_and_nothing_else(tmp_path: Path, cache: Path) -> None:
+    """A second stage that learns nothing ends where it began: at the first weights, or at those of the first stage."""
+    frozen = {"stages__1__learning_rate": 1e-30, "stages__1__batch_norm": "frozen"}
+    scratch = train(small("dscml-pl/streets-light", **frozen), tmp_path / "scratch")
+    further = train(small("dscml-pl/streets-light", **frozen, stages__1__start_from="last"), tmp_path / "further")
+    assert_same_values(scratch.weights("last", "train"), further.weights("last", "train"), "train")
+    assert_same_values(further.weights("last"), further.weights("last", "train"), "from the last weights")
+    begun = FrameProblem(scratch.recipe).build_method().state_dict()
+    for name, value in scratch.weights("last").items():
+        assert torch.allclose(value, begun[name], rtol=0, atol=1e-25), name
+    labels = [read_arrays(run.path / "pseudo_labels.pseudo-labels.npz") for run in (scratch, further)]
+    assert all(np.array_equal(labels[0][name], labels[1][name]) for name in ("2D", "3D"))
+
+
+def test_photographs_train_the_stream_of_images_alone(tmp_path: Path, cache: Path) -> None:
+    if not os.environ.get("ISTHMUS_DATA"):
+        pytest.skip("set ISTHMUS_DATA to the data directory to train on CamVid's photographs")
+    changes = {"batch_size": 2, "evaluate_every": 2}
+    recipe = changed(named("clan/camvid"), stages__0__steps=2, **changes)
+    run = train(recipe, tmp_path / "run")
+    store = FrameProblem(recipe).target
+    assert len(store.classes) == 11 and not store.has_sweeps
+    found = read_arrays(run.evaluations()[-1])["test/2D"]
+    assert found.shape == (len(store.indices("test")), 121) and found.sum() > 0
+    with pytest.raises(DataError, match="expected sweeps for the 3D stream, found photographs"):
+        FrameProblem(changed(recipe, streams=["2D", "3D"]))
 
 
 @pytest.mark.parametrize("stream", ["2D", "3D"])

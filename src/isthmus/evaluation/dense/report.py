@@ -542,6 +542,8 @@ def _freezing(subject: _Subject) -> list[dict[str, Any]]:
         if before is not None and stage.start_from == "before-overfit":
             step = subject.run.weights_before_overfit(before.name)[1]
             start = f"the weights of step {step} of {before.name}, before either task overfits on the validation part"
+        elif before is not None and stage.start_from == "scratch":
+            start = "the weights that the run began with"
         elif before is not None:
             start = f"the weights of {before.name} that {stage.start_from} chose"
         lines.append(

@@ -180,7 +180,7 @@ def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
         _results(subjects, rule),
         _classes(subjects),
         _gallery(subjects, rows, chosen),
-        _turnable(subject, int(rows[chosen[0].position])),
+        *_turnable(subject, int(rows[chosen[0].position])),
         *_patches(subjects, int(rows[chosen[0].position])),
         _training(subjects),
         _data(subject),
@@ -359,8 +359,11 @@ def _swatches(classes: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, f"rgb({r}, {g}, {b})") for name, (r, g, b) in zip((*classes, "no label"), colours)]
 
 
-def _turnable(subject: _Subject, row: int) -> Section:
+def _turnable(subject: _Subject, row: int) -> list[Section]:
+    """Of a frame that has a sweep."""
     store = subject.problem.target
+    if not store.has_sweeps:
+        return []
     view = gallery.view(store, row, subject.method, list(subject.measured.tasks))
     values = {
         "name": view.name,
@@ -370,7 +373,7 @@ def _turnable(subject: _Subject, row: int) -> Section:
         "classes": _swatches(store.classes),
         "figure": figure_html(figures.turnable(view, store.classes), "turnable-figure"),
     }
-    return Section("turnable", "A sweep to be turned", values)
+    return [Section("turnable", "A sweep to be turned", values)]
 
 
 def _patches(subjects: Sequence[_Subject], row: int) -> list[Section]:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from isthmus.data.frame_augment import FrameAugment
 from isthmus.data.frames import FrameReader
+from isthmus.data.photographs import Photographs
 from isthmus.data.readers.a2d2 import A2D2
+from isthmus.data.readers.camvid import CamVid
 from isthmus.data.readers.lidar_sweeps import LidarSweeps
 from isthmus.data.readers.nuscenes import NuScenes
 from isthmus.data.readers.semantickitti import SemanticKITTI
@@ -38,6 +40,7 @@ from isthmus.tasks.segmentation import Segmentation
 from isthmus.training.frames.recipe import (
     A2D2Spec,
     BaselineSpec,
+    CamVidSpec,
     CoralSpec,
     CustomFrameSpec,
     DsCMLSpec,
@@ -64,6 +67,8 @@ def build_reader(spec: FrameDataSpec) -> FrameReader:
             return SimulatedLidarStreets(**spec.model_dump(exclude={"kind"}))
         case SweepsSpec():
             return LidarSweeps(spec.sensor, front=spec.front)
+        case CamVidSpec():
+            return Photographs(CamVid(spec.light), "camvid-11")
         case NuScenesSpec():
             return NuScenes(spec.root, spec.domain, spec.protocol, validation_share=spec.validation_share)
         case A2D2Spec():

@@ -1,8 +1,8 @@
 """The named recipes for LiDAR and camera: ``<row>/<pair of domains>``, as in DsCML's Table 2 and its ablations.
 
-All rows of a pair train for the same number of steps on the same data. Rows with ``-pl`` train a second time, from
-fresh moments but the weights of the first stage, with pseudo-labels of the target. (xMUDA's and DsCML's +PL rows
-train from scratch a second time; ``stages`` say so here where it matters.)
+All rows of a pair train for the same number of steps on the same data. Rows with ``-pl`` train a second time for as
+many steps, from the weights that they began with (as xMUDA does; ``stages.1.start_from: last`` goes on instead), with
+pseudo-labels of the target that the first model makes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 from isthmus.training.frames.recipe import (
     A2D2Spec,
     BaselineSpec,
+    CamVidSpec,
     CoralSpec,
     DsCMLSpec,
     FeatureAdversarySpec,
@@ -52,6 +53,7 @@ class Pair:
     steps: int
     batch_size: int
     evaluate_every: int
+    learning_rate: float = 1e-3
     source_weight: float = 1.0
     target_weight: float = 0.1
     streams: tuple[Literal["2D", "3D"], ...] = ("2D", "3D")
@@ -94,7 +96,10 @@ def methods(pair: Pair) -> dict[str, FrameMethodSpec]:
 
 
 PSEUDO_LABELLED = {"pl": "source-only", "xmuda-pl": "xmuda", "dscml-pl": "dscml", "cmal-pl": "cmal"}
-"""Rows with a second stage on pseudo-labels, by the row that they go on from."""
+"""Rows with a second stage on pseudo-labels, by the row that makes them."""
+
+ADVERSARY_RATE = 0.1
+"""Of the streams' learning rate: discriminators learn at 1e-4 beside 1e-3 in DsCML's released code."""
 
 SMALL_IMAGE = ImageUNetSpec(layers=18, width=0.25)
 SMALL_POINTS = SparseUNetSpec(channels=8, levels=5, voxel_size=0.2)
@@ -113,9 +118,10 @@ def streets(source: str, target: str) -> Pair:
         target=domain(target, 1),
         image_network=SMALL_IMAGE,
         point_network=SMALL_POINTS,
-        steps=400,
-        batch_size=4,
-        evaluate_every=100,
+        steps=300,
+        batch_size=2,
+        evaluate_every=150,
+        learning_rate=3e-3,
     )
 
 
@@ -181,6 +187,20 @@ def sweeps(target: Literal["ika", "semantickitti"]) -> Pair:
     )
 
 
+def camvid() -> Pair:
+    """Real photographs by day to those at dusk, without sweeps."""
+    return Pair(
+        source=FrameDomainSpec(data=CamVidSpec(light="day")),
+        target=FrameDomainSpec(data=CamVidSpec(light="dusk")),
+        image_network=SMALL_IMAGE,
+        point_network=SMALL_POINTS,
+        steps=300,
+        batch_size=4,
+        evaluate_every=100,
+        streams=("2D",),
+    )
+
+
 def pairs() -> dict[str, Callable[[], Pair]]:
     """All pairs of domains by name."""
     return {
@@ -199,18 +219,28 @@ def pairs() -> dict[str, Callable[[], Pair]]:
         ),
         "sweeps-ika": partial(sweeps, "ika"),
         "sweeps-semantickitti": partial(sweeps, "semantickitti"),
+        "camvid": camvid,
     }
 
 
 def frame_recipe(row: str, pair_name: str, make: Callable[[], Pair]) -> FrameRecipe:
     """A row of the tables on a pair of domains."""
     pair = make()
-    first = StageSpec(name="train", steps=pair.steps, learning_rate=1e-3, weight_decay=0.0, schedule="poly")
-    stages: tuple[StageSpec, ...] = (first,)
     method = methods(pair)[PSEUDO_LABELLED.get(row, row)]
+    against = isinstance(method, FeatureAdversarySpec) or (isinstance(method, DsCMLSpec) and method.alignment)
+    first = StageSpec(
+        name="train",
+        steps=pair.steps,
+        learning_rate=pair.learning_rate,
+        learning_rate_scale={"adversaries": ADVERSARY_RATE} if against else {},
+        weight_decay=0.0,
+        schedule="poly",
+    )
+    stages: tuple[StageSpec, ...] = (first,)
     if row in PSEUDO_LABELLED:
         labels = PseudoLabelSpec(class_share=0.5, sure=0.9)
-        stages = (first, first.model_copy(update={"name": "pseudo-labels", "pseudo_labels": labels}))
+        again = {"name": "pseudo-labels", "pseudo_labels": labels, "start_from": "scratch"}
+        stages = (first, first.model_copy(update=again))
     return FrameRecipe(
         name=f"{row}/{pair_name}",
         source=pair.source,

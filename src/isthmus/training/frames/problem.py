@@ -50,6 +50,10 @@ class FrameProblem(Problem):
                 raise DataError(
                     f"{store.path}: expected images for the 2D stream, found sweeps alone; set streams: [3D]"
                 )
+            if "3D" in recipe.streams and not store.has_sweeps:
+                raise DataError(
+                    f"{store.path}: expected sweeps for the 3D stream, found photographs alone; set streams: [2D]"
+                )
 
     @property
     def tasks(self) -> dict[str, Segmentation]:

@@ -37,6 +37,13 @@ class SweepsSpec(Spec):
     front: bool = False
 
 
+class CamVidSpec(Spec):
+    """CamVid's photographs in ``$ISTHMUS_DATA/dense``, whose pixels stand for points: for the 2D stream alone."""
+
+    kind: Literal["camvid"] = "camvid"
+    light: Literal["day", "dusk"]
+
+
 class NuScenesSpec(Spec):
     """Raw nuScenes; ``protocol`` says where labels come from and into which classes they are merged."""
 
@@ -82,7 +89,14 @@ class XMUDAPickleSpec(Spec):
 
 
 FrameDataSpec = Annotated[
-    LidarStreetsSpec | SweepsSpec | NuScenesSpec | A2D2Spec | SemanticKITTISpec | VirtualKITTISpec | XMUDAPickleSpec,
+    LidarStreetsSpec
+    | SweepsSpec
+    | CamVidSpec
+    | NuScenesSpec
+    | A2D2Spec
+    | SemanticKITTISpec
+    | VirtualKITTISpec
+    | XMUDAPickleSpec,
     Field(discriminator="kind"),
 ]
 
@@ -279,6 +293,7 @@ def data_name(data: Any) -> str:
     parts = {
         "lidar-streets": lambda: data.domain,
         "sweeps": lambda: f"{data.sensor} sweeps{', front' if data.front else ''}",
+        "camvid": lambda: f"CamVid {data.light}",
         "nuscenes": lambda: f"{data.domain} ({data.protocol})",
         "semantickitti": lambda: data.protocol,
         "xmuda-pickle": lambda: f"{'+'.join(data.splits.get('test', ()))} ({data.protocol})",
