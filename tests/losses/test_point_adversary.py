@@ -49,16 +49,17 @@ def over_frames(frames: list[list[float]]) -> float:
     return sum(sum(frame) / len(frame) for frame in frames) / len(frames)
 
 
+@pytest.mark.parametrize("sides", [(0.5, 0.5), (0.1, 0.2)])
 @pytest.mark.parametrize("rule", ["literal", "non-saturating"])
-def test_the_discriminators_loss_is_that_of_equation_5_halved(rule):
+def test_the_discriminators_loss_is_that_of_equation_5_weighted(rule, sides):
     """-log rho(S) - log(1 - rho(T)), the mean over points, then over frames with points."""
-    adversary, (source, target) = game(game=rule), values()
+    adversary, (source, target) = game(game=rule, sides=sides), values()
     losses = adversary(source, target)
     judge = adversary.discriminator
     ours = over_frames([[-math.log(chance) for chance in frame] for frame in chances(judge, source)])
     theirs = over_frames([[-math.log(1 - chance) for chance in frame] for frame in chances(judge, target)])
     loss = losses["discriminator/2D"]
-    assert float(loss.sum / loss.weight) == pytest.approx((ours + theirs) / 2, rel=1e-5)
+    assert float(loss.sum / loss.weight) == pytest.approx(sides[0] * ours + sides[1] * theirs, rel=1e-5)
     assert losses.keys() == ({"discriminator/2D"} if rule == "literal" else {"discriminator/2D", "adversary/2D"})
 
 

@@ -219,6 +219,41 @@ def test_literal_moves_both_streams_against_their_discriminator():
     torch.testing.assert_close(reversed_one, -0.3 * own)
 
 
+def test_mimicry_heads_are_shown_after_the_classifiers_as_the_released_code_does():
+    model, batches = cmal(mimicry_shown=True), pair()
+    outputs = {domain: model.network(each.inputs) for domain, each in batches.items()}
+    shown = model.shown(outputs["source"], outputs["target"])
+    for name, (source, target) in zip(shown, CROSSED):
+        for domain, stream, seen in zip(outputs, (source, target), shown[name]):
+            heads = outputs[domain].logits[stream], outputs[domain].mimicry[stream]
+            for part, logits in zip(seen.chunk(2), heads):
+                torch.testing.assert_close(part, logits.softmax(dim=1)[:, :, 0].transpose(1, 2))
+    losses = model(batches, PROGRESS)
+    for name, (_, target) in zip(shown, CROSSED):
+        reached = touched(model, losses[f"adversary/{name}"].sum)
+        assert {f"network.classifiers.{target}", f"network.mimicry.{target}"} <= reached
+    # only points that are there count: others may be anything
+    for each in batches.values():
+        each.inputs["points"][~each.inputs["present_points"]] = 1e3
+    again = model(batches, PROGRESS)
+    for name in losses:
+        assert again[name].sum.item() == pytest.approx(losses[name].sum.item(), rel=1e-5), name
+
+
+@pytest.mark.parametrize(("patch", "terms", "name"), [(None, "max-min", "mimicry 2D"), (moved_patch, "mean", "mean")])
+def test_the_letter_of_equations_1_and_10_has_the_classifier_itself_imitate(patch, terms, name):
+    made = network(patch=patch() if patch else None, mimicry=True)
+    model, found = DsCML(made, CLASSES, terms=terms, student="classifier"), batch()
+    losses, present = model({"source": found}, PROGRESS), found.inputs["present_points"]
+    said = {stream: distributions(logits, present) for stream, logits in made(found.inputs).logits.items()}
+    for loss, teacher, student in ((name, "3D", "2D"), ("mimicry 3D", "2D", "3D")):
+        expected = mean_divergence(said[teacher], said[student])
+        assert mean(losses[f"{loss}/source"]) == pytest.approx(expected, rel=1e-4)
+        reached = touched(model, losses[f"{loss}/source"].sum)
+        assert f"network.classifiers.{student}" in reached and f"network.classifiers.{teacher}" not in reached
+        assert not any("mimicry" in each for each in reached)
+
+
 def test_games_need_both_domains():
     assert not any("discriminator" in name for name in cmal()({"source": batch()}, PROGRESS))
 

@@ -40,6 +40,7 @@ class PointAdversary(nn.Module):
         discriminator: of ``(B, N, C)`` values of points.
         game: see the module.
         weight: of the network's side of the game.
+        sides: weights of the source's and the target's term in the discriminator's loss (CMAL as released: 0.1, 0.2).
 
     Attributes:
         accuracy: a running mean of the share of logits that the discriminator tells right, over all processes.
@@ -48,13 +49,20 @@ class PointAdversary(nn.Module):
     accuracy: Tensor
 
     def __init__(
-        self, name: str, discriminator: ChunkDiscriminator | PointDiscriminator, *, game: PointGame, weight: float
+        self,
+        name: str,
+        discriminator: ChunkDiscriminator | PointDiscriminator,
+        *,
+        game: PointGame,
+        weight: float,
+        sides: tuple[float, float] = (0.5, 0.5),
     ) -> None:
         super().__init__()
         self.name = name
         self.discriminator = discriminator
         self.game = game
         self.weight = weight
+        self.sides = sides
         self.register_buffer("accuracy", torch.tensor(float("nan")))
 
     def forward(
@@ -81,10 +89,10 @@ class PointAdversary(nn.Module):
         ]
         told = _apart(self.discriminator(*_together(*seen)), len(source[0]))
         self._remember(told)
-        sides = [_loss(logits, right) for logits, right in zip(told, (True, False))]
-        count = sum(side.weight for side in sides)
-        # The two domains count alike, however many frames with points each has.
-        scaled = [0.5 * side.sum * count / side.weight.clamp(min=1) for side in sides]
+        terms = [_loss(logits, right) for logits, right in zip(told, (True, False))]
+        count = sum(term.weight for term in terms)
+        # A domain counts by its weight, however many frames with points it has.
+        scaled = [share * term.sum * count / term.weight.clamp(min=1) for share, term in zip(self.sides, terms)]
         losses = {f"discriminator/{self.name}": Loss(scaled[0] + scaled[1], torch.as_tensor(count))}
         if not literal:
             fooled = _loss(self._fixed((source[0].detach(), source[1]), target), True, factor)

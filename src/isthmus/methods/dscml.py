@@ -16,13 +16,16 @@ What the paper leaves open, and the choice here (all are options):
 - features are pooled, then classified (Fig. 4), by the classifier of the mean (``paper``) or each by its own
   (``released``); or probabilities are pooled and made to add up to one again (the letter of Eq. 3: a maximum of
   probabilities, class by class, is no distribution);
+- which prediction imitates at a single pixel, for the mean (Eq. 10) and in 3D: a mimicry head beside the classifier, as
+  in xMUDA and the released code (``mimicry``), or, as the equations have it, the classifier's own (``classifier``);
 - the released code has no deformed patches at all, a correlation term without gradient, and an L1 term between global
   predictions of both streams; the latter two are left out.
 
 *CMAL* (Eq. 5 to 8) adds two discriminators of points: one is shown the source's 2D and the target's 3D predictions, the
 other the source's 3D and the target's 2D predictions (``crossed``); ``same`` compares like with like and ``both`` has
 all four (Table 4). ``literal``: generator and discriminator play the printed saturating game; ``non-saturating``: the
-target's predictions are to be called source, as in the released code.
+target's predictions are to be called source, as in the released code, which shows each discriminator the mimicry heads'
+predictions as well (``mimicry_shown``).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from isthmus.data.batch import Batch
@@ -66,6 +70,8 @@ class DsCML(StreamAdversaries):
         source_weight: of the imitation on the source.
         target_weight: of the imitation on the target.
         alignment: see the module.
+        student: what imitates where no extremes do, see the module.
+        mimicry_shown: whether discriminators see the mimicry heads' predictions beside the classifiers'.
         options: of :class:`isthmus.methods.cross_modal.CrossModal`.
 
     Raises:
@@ -83,6 +89,8 @@ class DsCML(StreamAdversaries):
         source_weight: float = 1.0,
         target_weight: float = 0.1,
         alignment: Alignment | None = None,
+        student: Literal["mimicry", "classifier"] = "mimicry",
+        mimicry_shown: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(network, classes, adversaries or {}, **options)
@@ -92,14 +100,18 @@ class DsCML(StreamAdversaries):
         self.halved = halved
         self.weights = {"source": source_weight, "target": target_weight}
         self.alignment = alignment
+        self.student = student
+        self.mimicry_shown = mimicry_shown
 
     def shown(self, source: StreamOutputs, target: StreamOutputs) -> dict[str, tuple[Tensor, Tensor]]:
-        """Probabilities ``(B, N, K)`` of the streams that each discriminator compares."""
+        """Probabilities of the streams that each discriminator compares, the mimicry heads' after the classifiers'."""
         pairs = ALIGNED[self.alignment] if self.alignment is not None else ()
-        return {
-            game_name(ours, theirs): (probabilities(source.logits[ours]), probabilities(target.logits[theirs]))
-            for ours, theirs in pairs
-        }
+
+        def said(found: StreamOutputs, stream: str) -> Tensor:
+            heads = [found.logits[stream]] + ([found.mimicry[stream]] if self.mimicry_shown else [])
+            return torch.cat([probabilities(logits) for logits in heads])
+
+        return {game_name(ours, theirs): (said(source, ours), said(target, theirs)) for ours, theirs in pairs}
 
     def adaptation(
         self, outputs: Mapping[str, StreamOutputs], batches: Mapping[str, Batch], progress: Progress
@@ -115,7 +127,7 @@ class DsCML(StreamAdversaries):
                 per_frame = mimicry(logits, found.logits[POINTS], present)[frames]
                 losses[f"{name}/{domain}"] = Loss.of(per_frame, frames.sum(), share * self.weights[domain])
             if self.terms != "none":
-                per_frame = mimicry(found.mimicry[POINTS], found.logits[IMAGE], present)[frames]
+                per_frame = mimicry(self._own(found)[POINTS], found.logits[IMAGE], present)[frames]
                 losses[f"mimicry 3D/{domain}"] = Loss.of(per_frame, frames.sum(), self.weights[domain])
         return losses | super().adaptation(outputs, batches, progress)
 
@@ -124,5 +136,9 @@ class DsCML(StreamAdversaries):
         if self.terms == "none":
             return {}
         if not found.extremes:
-            return {"mimicry 2D": found.mimicry[IMAGE]}
-        return found.extremes if self.terms == "max-min" else {"mean": found.mimicry[IMAGE]}
+            return {"mimicry 2D": self._own(found)[IMAGE]}
+        return found.extremes if self.terms == "max-min" else {"mean": self._own(found)[IMAGE]}
+
+    def _own(self, found: StreamOutputs) -> dict[str, Tensor]:
+        """The prediction by which each stream imitates the other."""
+        return found.mimicry if self.student == "mimicry" else found.logits

@@ -45,7 +45,10 @@ class StreamAdversaries(CrossModal):
 
     @abstractmethod
     def shown(self, source: StreamOutputs, target: StreamOutputs) -> dict[str, tuple[Tensor, Tensor]]:
-        """What each discriminator is to take for source and for target. Shape: ``(B, N, C)`` each."""
+        """What each discriminator is to take for source and for target.
+
+        Shape: ``(B, N, C)`` each, or ``(k B, N, C)``: k values of every point, one batch after the other.
+        """
 
     def factors(self, target: StreamOutputs, present: Tensor) -> dict[str, Tensor]:
         """By how much each of the target's points counts, ``(B, N)`` by name; all alike by default."""
@@ -61,12 +64,18 @@ class StreamAdversaries(CrossModal):
         factors = self.factors(outputs["target"], target)
         losses: dict[str, Loss] = {}
         for name, (ours, theirs) in self.shown(outputs["source"], outputs["target"]).items():
-            losses |= self.adversaries[name]((ours, source), (theirs, target), factors.get(name))
+            seen = ((ours, repeated(source, ours)), (theirs, repeated(target, theirs)))
+            losses |= self.adversaries[name](*seen, factors.get(name))
         return losses
 
     def measures(self) -> dict[str, float]:
         """``accuracy/<name>`` of each discriminator."""
         return {f"accuracy/{name}": float(each.accuracy) for name, each in self.adversaries.items()}  # type: ignore[arg-type]
+
+
+def repeated(present: Tensor, values: Tensor) -> Tensor:
+    """Which points are there, for values of several predictions. Shape: ``(B, N)``, ``(k B, N, C)`` to ``(k B, N)``."""
+    return present.repeat(len(values) // len(present), 1)
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ RECIPES = frame_recipes()
 TABLE = (
     "source-only", "oracle", "min-entropy", "pl", "fcns-in-the-wild", "cycada-features", "adapt-segnet", "clan",
     "deep-coral", "log-coral", "xmuda", "xmuda-pl", "cml", "scml", "scml-released", "dscml", "dscml-mean", "dscml-none",
-    "dscml-probabilities", "dscml-pl", "cmal", "cmal-same", "cmal-both", "cmal-literal", "cmal-pl",
+    "dscml-probabilities", "dscml-pl", "cmal", "cmal-same", "cmal-both", "cmal-literal", "cmal-released",
+    "cmal-pl",
 )  # fmt: skip
-SWEEPS = (*TABLE[:10],)
+ONE_STREAM = (*TABLE[:10],)
 CLASSES = tuple("abcde")
 COUNTS = np.array([5000, 10, 400, 0, 77])
 
@@ -31,7 +32,10 @@ COUNTS = np.array([5000, 10, 400, 0, 77])
 def test_the_table_is_there_for_every_pair() -> None:
     for name in pairs():
         rows = {recipe.split("/")[0] for recipe in RECIPES if recipe.split("/")[1] == name}
-        assert rows == set(SWEEPS if name.startswith("sweeps") else TABLE), name
+        assert rows == set(TABLE if pairs()[name]().streams == ("2D", "3D") else ONE_STREAM), name
+    assert {name for name in pairs() if len(pairs()[name]().streams) == 1} == {
+        "sweeps-ika", "sweeps-semantickitti", "camvid",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -47,7 +51,10 @@ def test_every_named_recipe_is_valid_and_survives_a_file(name: str) -> None:
         assert labels is not None and (labels.class_share, labels.sure, labels.min_confidence) == (0.5, 0.9, 0.0)
 
 
-@pytest.mark.parametrize("name", [*(f"{row}/streets-light" for row in TABLE), *(f"{r}/sweeps-ika" for r in SWEEPS)])
+@pytest.mark.parametrize(
+    "name",
+    [*(f"{row}/streets-light" for row in TABLE), *(f"{r}/{p}" for p in ("sweeps-ika", "camvid") for r in ONE_STREAM)],
+)
 def test_every_row_builds_its_method(name: str) -> None:
     recipe = small(name)
     shares = ClassShares(*torch.full((3, 5), 0.1, dtype=torch.float64))
@@ -85,6 +92,21 @@ def test_rows_of_the_ablations_are_what_they_are_called() -> None:
         assert {each.game for each in games.values()} == {"non-saturating"}
     assert {each.game for each in dscml("cmal-literal").adversaries.values()} == {"literal"}
     assert not dscml("dscml").adversaries
+    released = dscml("cmal-released")
+    assert released.mimicry_shown and released.halved and not dscml("cmal").mimicry_shown
+    weights = {name: (each.weight, each.sides) for name, each in released.adversaries.items()}
+    assert weights == {game_name("2D", "3D"): (0.05, (0.1, 0.2)), game_name("3D", "2D"): (0.07, (0.1, 0.2))}
+    assert {(each.weight, each.sides) for each in dscml("cmal").adversaries.values()} == {(0.05, (0.5, 0.5))}
+
+
+def test_pseudo_labels_train_again_from_scratch_and_discriminators_slowly() -> None:
+    for name, recipe in ((name, named(name)) for name in RECIPES):
+        row = name.split("/")[0]
+        starts = [stage.start_from for stage in recipe.stages]
+        assert starts == (["last", "scratch"] if row in PSEUDO_LABELLED else ["last"]), name
+        method = PSEUDO_LABELLED.get(row, row)
+        against = method.startswith("cmal") or method in ("adapt-segnet", "clan", "cycada-features", "fcns-in-the-wild")
+        assert all((stage.learning_rate_scale == {"adversaries": 0.1}) == against for stage in recipe.stages), name
 
 
 def test_discriminators_fit_what_they_are_shown() -> None:
@@ -125,7 +147,7 @@ def test_weights_of_imitation_are_the_published_ones() -> None:
 
 def test_protocols_have_settings_of_their_own() -> None:
     """So that no table mixes them."""
-    settings = [named(f"dscml/{name}").setting for name in pairs() if not name.startswith("sweeps")]
+    settings = [named(f"source-only/{name}").setting for name in pairs()]
     assert len(set(settings)) == len(settings)
 
 

@@ -180,16 +180,23 @@ def build_method(
             )
         case DsCMLSpec():
             pairs = ALIGNED[spec.alignment] if spec.alignment is not None else ()
-            names = [game_name(*pair) for pair in pairs]
+            adversaries = {}
+            for source, target in pairs:
+                weight = spec.adversary_weights.get(target, spec.adversary.weight)  # type: ignore[call-overload]
+                adversary = spec.adversary.model_copy(update={"weight": weight})
+                name = game_name(source, target)
+                adversaries[name] = build_adversary(adversary, name, len(classes))
             return DsCML(
                 network,
                 classes,
-                {name: build_adversary(spec.adversary, name, len(classes)) for name in names},
+                adversaries,
                 terms=spec.terms,
                 halved=spec.variant == "released",
                 source_weight=spec.source_weight,
                 target_weight=spec.target_weight,
                 alignment=spec.alignment,
+                student=spec.student,
+                mimicry_shown=spec.mimicry_shown,
                 **options,
             )
         case FeatureAdversarySpec():
@@ -203,7 +210,7 @@ def build_method(
 def build_adversary(spec: PointAdversarySpec, name: str, channels: int) -> PointAdversary:
     """A discriminator of points with these channels, and its game."""
     discriminator = ChunkDiscriminator(channels) if spec.discriminator == "chunks" else PointDiscriminator(channels)
-    return PointAdversary(name, discriminator, game=spec.game, weight=spec.weight)
+    return PointAdversary(name, discriminator, game=spec.game, weight=spec.weight, sides=spec.sides)
 
 
 def _feature_adversary(

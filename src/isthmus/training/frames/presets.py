@@ -91,6 +91,14 @@ def methods(pair: Pair) -> dict[str, FrameMethodSpec]:
         "cmal": dscml(alignment="crossed", adversary=CMAL_GAME),
         "cmal-same": dscml(alignment="same", adversary=CMAL_GAME),
         "cmal-both": dscml(alignment="both", adversary=CMAL_GAME),
+        "cmal-released": dscml(
+            patch=SQUARE,
+            variant="released",
+            alignment="crossed",
+            adversary=CMAL_GAME.model_copy(update={"sides": (0.1, 0.2)}),
+            adversary_weights={"2D": 0.07, "3D": 0.05},
+            mimicry_shown=True,
+        ),
         "cmal-literal": dscml(alignment="crossed", adversary=CMAL_GAME.model_copy(update={"game": "literal"})),
     }
 

@@ -17,6 +17,9 @@ ValidationShare = Annotated[float, Field(ge=0, lt=1)]
 """Of the training scenes, where a data set publishes no validation part for its role as a source."""
 
 
+Weight = Annotated[float, Field(ge=0)]
+
+
 class LidarStreetsSpec(Spec):
     """Simulated streets seen by a LiDAR and a camera; see :mod:`isthmus.data.simulators.lidar_streets`."""
 
@@ -179,6 +182,8 @@ class PointAdversarySpec(Spec):
 
     game: Literal["non-saturating", "literal"] = "non-saturating"
     weight: float = Field(0.001, ge=0)
+    sides: tuple[Weight, Weight] = (0.5, 0.5)
+    """Of the source's and the target's term in the discriminator's loss."""
     discriminator: Literal["chunks", "points"] = "points"
 
 
@@ -225,6 +230,12 @@ class DsCMLSpec(Spec):
     alignment: Literal["crossed", "same", "both"] | None = None
     """CMAL: which predictions each discriminator is shown; None for DsCML without it."""
     adversary: PointAdversarySpec = PointAdversarySpec(weight=0.05, discriminator="chunks")
+    adversary_weights: dict[Literal["2D", "3D"], Weight] = Field({})
+    """In place of the adversary's own weight, by the target's stream that is to be called source."""
+    student: Literal["mimicry", "classifier"] = "mimicry"
+    """What imitates where no extremes do."""
+    mimicry_shown: bool = False
+    """Whether discriminators see the mimicry heads' predictions as well."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
