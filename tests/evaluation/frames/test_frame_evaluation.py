@@ -12,6 +12,7 @@ from isthmus.evaluation.dense.evaluate import class_scores
 from isthmus.evaluation.dense.scores import NOT_USABLE, Measured, select
 from isthmus.evaluation.evaluate import evaluation
 from isthmus.evaluation.frames.evaluate import class_columns, mean_row, measured_frames, prediction_gains
+from isthmus.evaluation.frames.pictures import as_map
 from isthmus.evaluation.report import write_report
 from isthmus.evaluation.tables import Table
 from page_reader import read
@@ -138,3 +139,11 @@ class TestReport:
     def test_sweeps_alone_are_seen_from_above(self, frame_runs, tmp_path: Path) -> None:
         page = read(write_report([frame_runs.sweeps], tmp_path / "page.html"))
         assert page.sections == [name for name in SECTIONS if name != "patches"]
+
+
+def test_a_photograph_of_which_every_pixel_has_a_class_is_drawn_as_a_map() -> None:
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9], [40, 50, 60], [7, 7, 7]], dtype=np.uint8)
+    pixels = np.array([[0.5, 0.5], [0.5, 1.5], [0.5, 2.5], [1.5, 0.5], [1.5, 1.5], [1.5, 2.5]], dtype=np.float32)
+    order = [3, 1, 0, 5, 4, 2]
+    drawn = as_map((2, 3), pixels[order], colours[order], 12)
+    assert np.array_equal(drawn, np.repeat(np.repeat(colours.reshape(2, 3, 3), 4, axis=0), 4, axis=1))

@@ -15,7 +15,7 @@ from isthmus.data.frames import NO_LABEL
 from isthmus.evaluation.dense.gallery import Pick, image_scores
 from isthmus.evaluation.dense.pictures import data_uri, png
 from isthmus.evaluation.dense.scores import Measured
-from isthmus.evaluation.frames.pictures import from_above, over_image, photograph, point_colours
+from isthmus.evaluation.frames.pictures import as_map, from_above, over_image, photograph, point_colours
 from isthmus.methods.base import Method
 from isthmus.methods.cross_modal import CrossModal
 from isthmus.models.two_streams import IMAGE
@@ -226,7 +226,9 @@ def _patch(image: np.ndarray, pixel: np.ndarray, square: np.ndarray, places: np.
 def _drawn(store: FrameStore, row: int, classes: np.ndarray) -> str:
     span = slice(int(store.offsets[row]), int(store.offsets[row + 1]))
     colours = point_colours(store.classes, classes)
-    if any(store.size):
+    if not store.has_sweeps:
+        picture = as_map(store.size, np.asarray(store.pixels[span]), colours, WIDTH)
+    elif any(store.size):
         picture = over_image(np.asarray(store.images[row]), np.asarray(store.pixels[span]), colours, WIDTH)
     else:
         picture = from_above(np.asarray(store.points[span]), colours, WIDTH)

@@ -58,6 +58,18 @@ def over_image(image: np.ndarray, pixels: np.ndarray, colours: np.ndarray, width
     return np.asarray(sheet)
 
 
+def as_map(size: tuple[int, int], pixels: np.ndarray, colours: np.ndarray, width: int) -> np.ndarray:
+    """The colour of each pixel, for points that stand for all pixels of a photograph.
+
+    Shape: height and width, ``(H W, 2)`` rows and columns, ``(H W, 3)`` uint8 to ``(H', width, 3)`` uint8.
+    """
+    sheet = np.zeros((*size, 3), dtype=np.uint8)
+    rows, columns = pixels.astype(np.int64).T
+    sheet[rows, columns] = colours
+    height = max(1, round(size[0] * width / size[1]))
+    return np.asarray(Image.fromarray(sheet).resize((width, height), Image.Resampling.NEAREST))
+
+
 def photograph(image: np.ndarray, width: int) -> Image.Image:
     """The image ``width`` pixels wide."""
     height = max(1, round(image.shape[0] * width / image.shape[1]))

@@ -350,6 +350,7 @@ def _gallery(subjects: Sequence[_Subject], rows: np.ndarray, chosen: Sequence[An
         "left_out": [each.shown.label for each in subjects[GALLERY_RUNS:]],
         "classes": _swatches(store.classes),
         "images": any(store.size),
+        "sweeps": store.has_sweeps,
     }
     return Section("gallery", "Frames, truth and predictions", values)
 
