@@ -19,12 +19,13 @@ from isthmus.training.recipe import parse
 
 RECIPES = frame_recipes()
 TABLE = (
-    "source-only", "oracle", "min-entropy", "pl", "fcns-in-the-wild", "cycada-features", "adapt-segnet", "clan",
-    "deep-coral", "log-coral", "xmuda", "xmuda-pl", "cml", "scml", "scml-released", "dscml", "dscml-mean", "dscml-none",
-    "dscml-probabilities", "dscml-pl", "cmal", "cmal-same", "cmal-both", "cmal-literal", "cmal-released",
+    "source-only", "oracle", "target-statistics", "min-entropy", "pl", "fcns-in-the-wild", "cycada-features",
+    "adapt-segnet", "clan", "deep-coral", "log-coral",
+    "xmuda", "xmuda-pl", "cml", "scml", "scml-released", "dscml", "dscml-3x3", "dscml-mean", "dscml-none",
+    "dscml-probabilities", "dscml-pl", "cmal", "cmal-3x3", "cmal-same", "cmal-both", "cmal-literal", "cmal-released",
     "cmal-pl",
 )  # fmt: skip
-ONE_STREAM = (*TABLE[:10],)
+ONE_STREAM = (*TABLE[:11],)
 CLASSES = tuple("abcde")
 COUNTS = np.array([5000, 10, 400, 0, 77])
 
@@ -83,7 +84,11 @@ def test_rows_of_the_ablations_are_what_they_are_called() -> None:
     ]  # fmt: skip
     assert dscml("scml-released").halved and dscml("scml-released").network.extremes.keys() == {"max", "min"}
     assert not dscml("dscml").halved and not dscml("dscml").network.extremes
-    assert [dscml(row).terms for row in ("dscml", "dscml-mean", "dscml-none")] == ["max-min", "mean", "none"]
+    assert [dscml(row).terms for row in ("dscml", "dscml-mean", "dscml-none")] == [
+        "max-min",
+        "mean",
+        "none",
+    ]
     assert dscml("dscml-probabilities").network.pooled == "probabilities"
     for row, alignment in (("cmal", "crossed"), ("cmal-same", "same"), ("cmal-both", "both")):
         games = dscml(row).adversaries
@@ -92,6 +97,7 @@ def test_rows_of_the_ablations_are_what_they_are_called() -> None:
         assert {each.game for each in games.values()} == {"non-saturating"}
     assert {each.game for each in dscml("cmal-literal").adversaries.values()} == {"literal"}
     assert not dscml("dscml").adversaries
+    assert [dscml(row).network.patch.size for row in ("dscml", "dscml-3x3", "cmal-3x3")] == [5, 3, 3]
     released = dscml("cmal-released")
     assert released.mimicry_shown and released.halved and not dscml("cmal").mimicry_shown
     weights = {name: (each.weight, each.sides) for name, each in released.adversaries.items()}
