@@ -21,9 +21,9 @@ RECIPES = frame_recipes()
 TABLE = (
     "source-only", "oracle", "target-statistics", "min-entropy", "pl", "fcns-in-the-wild", "cycada-features",
     "adapt-segnet", "clan", "deep-coral", "log-coral",
-    "xmuda", "xmuda-pl", "cml", "scml", "scml-released", "dscml", "dscml-3x3", "dscml-mean", "dscml-none",
-    "dscml-probabilities", "dscml-pl", "cmal", "cmal-3x3", "cmal-same", "cmal-both", "cmal-literal", "cmal-released",
-    "cmal-pl",
+    "xmuda", "xmuda-pl", "cml", "cml-classifier", "scml", "scml-released", "dscml", "dscml-3x3", "dscml-mean",
+    "dscml-none", "dscml-probabilities", "dscml-pl", "cmal", "cmal-3x3", "cmal-same", "cmal-both", "cmal-literal",
+    "cmal-released", "cmal-pl",
 )  # fmt: skip
 ONE_STREAM = (*TABLE[:11],)
 CLASSES = tuple("abcde")
@@ -98,6 +98,7 @@ def test_rows_of_the_ablations_are_what_they_are_called() -> None:
     assert {each.game for each in dscml("cmal-literal").adversaries.values()} == {"literal"}
     assert not dscml("dscml").adversaries
     assert [dscml(row).network.patch.size for row in ("dscml", "dscml-3x3", "cmal-3x3")] == [5, 3, 3]
+    assert [dscml(row).student for row in ("cml", "cml-classifier")] == ["mimicry", "classifier"]
     released = dscml("cmal-released")
     assert released.mimicry_shown and released.halved and not dscml("cmal").mimicry_shown
     weights = {name: (each.weight, each.sides) for name, each in released.adversaries.items()}
