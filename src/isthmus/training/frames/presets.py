@@ -191,11 +191,10 @@ def to_semantickitti(source: A2D2Spec | VirtualKITTISpec, protocol: str) -> Pair
 
 
 def sweeps(target: Literal["ika", "semantickitti"]) -> Pair:
-    """Real sweeps of one sensor to those of another, without images."""
-    front = target == "ika"
+    """Real sweeps of one sensor to those of another, without images: what lies ahead, which is all that ika sees."""
     return Pair(
-        source=FrameDomainSpec(data=SweepsSpec(sensor="nuscenes", front=front)),
-        target=FrameDomainSpec(data=SweepsSpec(sensor=target)),
+        source=FrameDomainSpec(data=SweepsSpec(sensor="nuscenes", front=True)),
+        target=FrameDomainSpec(data=SweepsSpec(sensor=target, front=target != "ika")),
         image_network=SMALL_IMAGE,
         point_network=SMALL_POINTS,
         steps=300,
