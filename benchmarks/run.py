@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import anchor
+import deformable
 import dense
+import frame_loading
 import kernels
 import loading
 import sparse
@@ -24,7 +26,8 @@ LATEST = Path(__file__).with_name("latest.json")
 def main() -> None:
     """Run, print as rows arrive, write."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    chosen = [b for module in (kernels, steps, loading, dense, anchor, sparse) for b in module.BENCHMARKS]
+    modules = (kernels, steps, loading, dense, anchor, sparse, deformable, frame_loading)
+    chosen = [benchmark for module in modules for benchmark in module.BENCHMARKS]
     if sys.argv[1:]:
         chosen = [benchmark for benchmark in chosen if benchmark.__name__ in sys.argv[1:]]
     rows = {row["name"]: row for row in (json.loads(LATEST.read_text()) if LATEST.exists() else [])}

@@ -14,6 +14,7 @@ from PIL import Image
 from isthmus.cli.console import console
 from isthmus.cli.main import main
 from isthmus.data.frame_store import FrameStore
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.simulators.lidar_streets import SimulatedLidarStreets
 from page_reader import read
 
@@ -110,6 +111,7 @@ def test_refusals_are_one_line(isthmus: Command, trained: Path, tmp_path: Path) 
         (("predict", ours, tmp_path, "--out", tmp_path / "out"), "expected a folder outside"),
         (("export", ours), "found kind 'frames'"),
         (("data", "prepare", "nuscenes"), "expected --root DIR and --out DIR"),
+        (("data", "prepare", "sim/sm-dsb", "--workers", "2"), "--workers goes with LiDAR and camera"),
         (("data", "prepare", "dscml/streets-light", "--root", tmp_path), "--root and --out go with one of nuscenes"),
         (("data", "prepare", "nuscenes", "--root", tmp_path, "--out", tmp_path / "s"), "log.json"),
         (("data", "prepare", "a2d2", "--root", ".", "--out", tmp_path / "s", "--domain", "day"), "domain"),
@@ -121,7 +123,7 @@ def test_refusals_are_one_line(isthmus: Command, trained: Path, tmp_path: Path) 
 
 
 def test_predict(isthmus: Command, trained: Path, tmp_path: Path) -> None:
-    one = next(iter(SimulatedLidarStreets(domain="night", train=0, val=0, test=1, size=(32, 56)).frames()))
+    one = next(iter(every_frame(SimulatedLidarStreets(domain="night", train=0, val=0, test=1, size=(32, 56)))))
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "a.npy", one.points)
     Image.fromarray(one.image).save(tmp_path / "in" / "a.png")
@@ -139,7 +141,7 @@ def test_data_check_counts_frames_and_points(isthmus: Command) -> None:
     shown = isthmus(
         "data", "check", "xmuda/streets-light", *options(**{"source.data.val": 0, "target.data.test": 0})
     ).out
-    frames = list(SimulatedLidarStreets(domain="day", train=4, val=0, test=4, size=(32, 56)).frames())
+    frames = list(every_frame(SimulatedLidarStreets(domain="day", train=4, val=0, test=4, size=(32, 56))))
     counts = {part: sum(len(f.points) for f in frames if f.part == part) for part in ("train", "test")}
     assert f"{counts['train']} " in shown and f"{counts['test']} " in shown and "8 of 32 x 56" in shown
     assert "source: missing: no labelled frame to choose checkpoints by in part 'val'" in shown
@@ -167,7 +169,7 @@ def test_a_raw_data_set_is_prepared_once(isthmus: Command, tmp_path: Path) -> No
     semantickitti(tmp_path / "raw")
     out = tmp_path / "store"
     words = ("data", "prepare", "semantickitti", "--root", tmp_path / "raw", "--out", out, "--size", "[10, 20]")
-    done = isthmus(*words)
+    done = isthmus(*words, "--workers", "2")
     assert "10 frames" in done.out and "20 points, 1 left out" in done.out and f"ISTHMUS_CACHE={out}" in done.out
     assert "03/000000: " in done.err
     (folder,) = out.iterdir()

@@ -1,6 +1,5 @@
 """Frames made by hand for tests."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,5 +44,8 @@ class Frames:
     def fingerprint(self) -> dict[str, Any]:
         return {"reader": "frames of a test", "version": self.version, "count": len(self.given)}
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        yield from self.given
+    def entries(self) -> range:
+        return range(len(self.given))
+
+    def read(self, entry: int) -> Frame | Unreadable:
+        return self.given[entry]

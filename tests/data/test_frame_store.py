@@ -6,7 +6,8 @@ import pytest
 from frame_testing import CLASSES, Frames, frame
 
 from isthmus.data.clouds import Unreadable
-from isthmus.data.frame_store import FrameStore, frame_problem, prepare_frames, resized_frame
+from isthmus.data.frame_reading import frame_problem, resized_frame
+from isthmus.data.frame_store import FrameStore, prepare_frames
 from isthmus.data.frames import NO_LABEL
 from isthmus.errors import DataError
 

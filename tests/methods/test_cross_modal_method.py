@@ -118,6 +118,18 @@ def test_the_average_is_the_mean_of_the_probabilities():
     assert float(outputs[AVERAGE].exp().sum(dim=1).sub(1).abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_prediction_is_what_the_streams_say_in_training_without_heads_that_only_losses_need(name):
+    model, found = method(name), batch()
+    expected = model.network(found.inputs).logits
+    heads = [*model.network.mimicry.values(), *model.network.extremes.values(), model.network.patch]
+    for head in heads:
+        if head is not None:
+            head.register_forward_pre_hook(lambda *_: pytest.fail("a head that only losses need took part"))
+    outputs = model.predict(found.inputs)
+    assert all(torch.equal(outputs[stream], expected[stream]) for stream in ("2D", "3D"))
+
+
 @pytest.mark.parametrize("stream", ["2D", "3D"])
 @pytest.mark.parametrize("name", ONE_STREAM)
 def test_one_stream_alone_trains_as_it_does_beside_the_other(name, stream):

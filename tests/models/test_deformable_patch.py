@@ -253,6 +253,20 @@ def test_places_keep_their_precision_under_autocast():
     assert all(pool.dtype == torch.bfloat16 for pool in pools)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("form", ["learned", "zero", "zeros"])
+def test_the_mean_alone_is_bit_for_bit_that_of_all_pools(form, kind):
+    features, pixels, present = link(2, 60, (7, 9))
+    patch = moved_patch(strength=0.5) if form == "learned" else DeformablePatch(4, 5, "zero")
+    if form == "zeros":
+        patch = DeformablePatch(4, 5, "zero", border="zeros")
+    features = features.to(kind)
+    alone = patch.mean(features, pixels, present)
+    assert alone.dtype == kind and torch.equal(alone, patch(features, pixels, present).mean)
+    with pytest.raises(ValueError, match=r"\(B, C, H, W\), \(B, N, 2\), \(B, N\)"):
+        patch.mean(features, pixels[:, :2], present)
+
+
 def test_not_a_number_in_the_patch_is_not_hidden():
     features = torch.zeros(1, 1, 5, 5)
     features[0, 0, 1, 1] = torch.nan

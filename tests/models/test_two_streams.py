@@ -65,6 +65,39 @@ def test_offsets_of_zero_are_the_fixed_patch_through_both_streams(extremes, pool
     assert results[0][0].extremes.keys() == {"max", "min"}
 
 
+LINKS = {
+    "pixel": {},
+    "square": {"offsets": "zero"},
+    "deformed": {"offsets": "learned"},
+    "own": {"offsets": "learned", "extremes": "own"},
+    "probabilities": {"offsets": "learned", "pooled": "probabilities"},
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_prediction_is_bit_for_bit_what_training_sees(link):
+    streams, inputs = real(mimicry=True, **LINKS[link]), batch(counts=SMALL).inputs
+    if streams.patch is not None and streams.patch.offset is not None:
+        nn.init.normal_(streams.patch.offset.bias)
+    found, logits = streams(inputs), streams.predict(inputs)
+    assert logits.keys() == found.logits.keys() == {"2D", "3D"}
+    assert all(torch.equal(logits[name], found.logits[name]) for name in logits)
+
+
+@pytest.mark.parametrize("pooled", ["features", "probabilities"])
+def test_a_prediction_works_out_neither_extremes_nor_mimicry(pooled):
+    streams = real("learned", extremes="own", pooled=pooled, mimicry=True)
+    ran: list[str] = []
+    for name, module in streams.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    with torch.no_grad():
+        streams.predict(batch(counts=SMALL).inputs)
+    assert {"networks.2D", "networks.3D", "classifiers.3D"} <= set(ran)
+    assert not [name for name in ran if name.startswith(("mimicry", "extremes", "patch"))]
+    # Once: to pool probabilities it would see every pixel as well.
+    assert ran.count("classifiers.2D") == 1
+
+
 def test_a_patch_of_one_pixel_is_the_pixel():
     inputs = batch(counts=SMALL).inputs
     plain, patch = real()(inputs), real("zero", 1)(inputs)
@@ -132,8 +165,10 @@ def test_sweeps_alone_and_images_alone():
     bare = {name: inputs[name] for name in ("points", "present_points")}
     assert sweeps(bare).logits.keys() == {"3D"}
     assert images(inputs).logits.keys() == {"2D"}
-    with pytest.raises(ValueError, match="image: the 2D stream expected images"):
-        images(bare)
+    assert sweeps.predict(bare).keys() == {"3D"} and images.predict(inputs).keys() == {"2D"}
+    for call in (images, images.predict):
+        with pytest.raises(ValueError, match="image: the 2D stream expected images"):
+            call(bare)
 
 
 def test_impossible_streams_are_refused():

@@ -394,33 +394,49 @@ def data_prepare(
     ],
     root: Annotated[Optional[Path], typer.Option(help="Folder of a raw data set.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option(help="Folder for the prepared raw data set.")] = None,  # noqa: UP045
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Processes that read LiDAR and camera; one for each CPU, at most 8, by default."),
+    ] = None,
 ) -> None:
     """Prepare all data of a recipe now, so that training starts at once.
 
     Or read a raw data set of LiDAR and camera into a folder: isthmus data prepare nuscenes --root DIR --out DIR, with
-    fields such as --domain day or --size "[225, 400]". What was interrupted leaves nothing half-written.
+    fields such as --domain day or --size "[225, 400]". Frames of LiDAR and camera are read by several processes, and
+    the same command goes on where it was interrupted; other data starts again.
     """
+    from isthmus.data.frame_reading import reading_workers
     from isthmus.evaluation.frames.data_check import RAW
 
+    wanted = reading_workers(8) if workers is None else workers
     if recipe in RAW or root is not None or out is not None:
-        _prepare_raw(recipe, root, out, parse_changes(context.args))
+        _prepare_raw(recipe, root, out, parse_changes(context.args), wanted)
         return
+    from isthmus.training.frames.problem import open_frames
+    from isthmus.training.frames.recipe import FrameRecipe
     from isthmus.training.problem import open_problem
 
-    problem = open_problem(_changed(_recipe(recipe), parse_changes(context.args)), progress=True)
+    chosen = _changed(_recipe(recipe), parse_changes(context.args))
+    if isinstance(chosen, FrameRecipe):
+        with _resumable("run the same command again"):
+            for domain in (chosen.source, chosen.target):
+                open_frames(domain, workers=wanted, progress=True)
+    elif workers is not None:
+        raise RecipeError(f"data prepare: --workers goes with LiDAR and camera, found the recipe {chosen.name!r}")
+    problem = open_problem(chosen, progress=True)
     for account in problem.accounts():
         console.print(account, highlight=False, soft_wrap=True)
 
 
-def _prepare_raw(name: str, root: Path | None, out: Path | None, changes: list[tuple[str, str]]) -> None:
+def _prepare_raw(name: str, root: Path | None, out: Path | None, changes: list[tuple[str, str]], workers: int) -> None:
     from isthmus.evaluation.frames.data_check import RAW, prepare_raw
 
     if name not in RAW:
         raise RecipeError(f"data prepare: --root and --out go with one of {', '.join(RAW)}, found {name!r}")
     if root is None or out is None:
         raise RecipeError(f"data prepare {name}: expected --root DIR and --out DIR")
-    with _resumable("run the same command again, it starts from the first frame"):
-        store = prepare_raw(name, root, out, changes)
+    with _resumable("run the same command again"):
+        store = prepare_raw(name, root, out, changes, workers=workers)
     counts = ", ".join(f"{len(store.indices(part))} {part}" for part in ("train", "val", "test"))
     console.print(
         f"{len(store)} frames ({counts}), {len(store.points)} points, {len(store.skipped)} left out: {store.path}",

@@ -9,25 +9,24 @@ What happens to a frame:
 2. with a size given, the image is resampled bilinearly to it, and pixels and projection are scaled along;
 3. a label without a single labelled point counts as absent.
 
-Frames are written to disk one by one, so memory holds one of them at a time. A data set either has an image in every
-frame or in none.
+Frames are read by as many processes as wanted (``isthmus.data.frame_reading``) and written to disk one by one
+(``isthmus.data.frame_writer``), so memory holds a few of them at a time, and work that was interrupted is gone on with.
+A data set either has an image in every frame or in none.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from isthmus.data import publish
 from isthmus.data.clouds import PARTS
-from isthmus.data.frames import NO_LABEL, Frame, FrameReader
-from isthmus.data.image_store import resized_image
+from isthmus.data.frame_reading import checked, read_frames
+from isthmus.data.frame_writer import FrameWriter
+from isthmus.data.frames import NO_LABEL, PER_POINT, Frame, FrameReader, frames
 from isthmus.data.publish import Skipped, open_array, read_meta
 from isthmus.errors import DataError
 
@@ -40,12 +39,6 @@ _META_FIELDS = {
     "size": list,
     "fingerprint": dict,
     "skipped": list,
-}
-_PER_POINT: dict[str, tuple[str, tuple[int, ...]]] = {
-    "points": ("float32", (3,)),
-    "pixels": ("float32", (2,)),
-    "labels": ("uint8", ()),
-    "intensity": ("float32", ()),
 }
 
 
@@ -104,7 +97,7 @@ class FrameStore:
         self._labels: np.ndarray | None = None
 
     def _open(self, name: str) -> np.ndarray:
-        dtype, trailing = _PER_POINT[name]
+        dtype, trailing = PER_POINT[name]
         return open_array(self.path / f"{name}.npy", (int(self.offsets[-1]), *trailing), dtype)
 
     def __len__(self) -> int:
@@ -138,27 +131,33 @@ class FrameStore:
 
 
 def prepare_frames(
-    reader: FrameReader, cache: Path, size: tuple[int, int] | None, *, progress: bool = False
+    reader: FrameReader, cache: Path, size: tuple[int, int] | None, *, workers: int = 0, progress: bool = False
 ) -> FrameStore:
     """Read a data set once, or open what an earlier call with the same data left behind.
 
-    A process that is killed leaves no half store, and two processes may prepare the same data at once.
+    A process that is killed leaves no half store, and the next call goes on where it was. Two processes may prepare the
+    same data at once; the second begins from the first frame, and the slower one throws its copy away.
 
     Args:
         reader: the data set.
         cache: folder that holds stores, made if needed.
         size: height and width to which images are brought; ``None`` keeps their own size, which must then be the same
             for all.
+        workers: processes that read frames, 0 or more; with 0 this one reads. The store is the same.
         progress: show a progress line on standard error.
 
     Raises:
         DataError: no usable frame at all; images of several sizes and no ``size``; images in some frames only; a part
-            out of range; a name that comes twice; no classes, or more than 255; or an existing store that is damaged.
+            out of range; a name that comes twice; no classes, or more than 255; a negative number of workers; or an
+            existing store that is damaged.
+        WorkerLost: a worker process was killed.
     """
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise DataError(f"size: expected a height and a width of at least 1, found {size}")
     if not 0 < len(reader.classes) <= NO_LABEL:
         raise DataError(f"classes: expected 1 to {NO_LABEL}, found {len(reader.classes)}")
+    if workers < 0:
+        raise DataError(f"workers: expected 0 or more, found {workers}")
     fingerprint = reader.fingerprint()
     everything = {
         "store": "frames",
@@ -168,141 +167,26 @@ def prepare_frames(
         "version": FRAME_STORE_VERSION,
     }
     final = Path(cache) / publish.key(everything)
-    publish.build(final, lambda folder: _write(reader, folder, size, fingerprint, progress))
+
+    def write(folder: Path, journal: Path | None, forked: Callable[[], None] | None) -> None:
+        entries = reader.entries()
+        with FrameWriter(folder, len(entries), journal) as writer:
+            start = writer.done
+            with (
+                read_frames(reader, entries, size, start=start, workers=workers, forked=forked) as found,
+                publish.progress_line("frames", shown=progress, total=len(entries), start=start) as show,
+            ):
+                show(start, len(writer.skipped))
+                for each in found:
+                    writer.add(each)
+                    show(writer.done, len(writer.skipped))
+            writer.finish(reader.classes, fingerprint, FRAME_STORE_VERSION)
+
+    publish.build_resumable(final, write)
     return FrameStore(final)
 
 
-def usable(reader: FrameReader, size: tuple[int, int] | None, skipped: list[Skipped]) -> Iterator[Frame]:
-    """Every usable frame, checked and with its image at ``size``; the others are added to ``skipped``."""
-    for frame in publish.readable(reader.frames(), skipped):
-        problem = frame_problem(frame, len(reader.classes))
-        if problem:
-            skipped.append(Skipped(frame.name, problem))
-        else:
-            yield resized_frame(frame, size)
-
-
-def frame_problem(frame: Frame, classes: int) -> str:
-    """Why a frame is not what :class:`isthmus.data.frames.Frame` says, or "" if it is."""
-    count = len(frame.points)
-    if not count:
-        return "points: expected at least one (inside the image, where there is one), found none"
-    for name, (dtype, trailing) in _PER_POINT.items():
-        array = getattr(frame, name)
-        if array is None:
-            continue
-        if array.dtype != dtype or array.shape != (count, *trailing):
-            return f"{name}: expected {dtype} {(count, *trailing)}, found {array.dtype} {array.shape}"
-        if dtype == "float32" and not np.isfinite(array).all():
-            return f"{name}: expected finite numbers, found {int((~np.isfinite(array)).sum())} others"
-    if frame.labels is not None:
-        wrong = frame.labels[(frame.labels >= classes) & (frame.labels != NO_LABEL)]
-        if len(wrong):
-            return f"labels: expected 0 to {classes - 1} or {NO_LABEL}, found {wrong[0]} among {len(wrong)} points"
-    if (frame.image is None) != (frame.pixels is None):
-        there, missing = ("image", "pixels") if frame.pixels is None else ("pixels", "image")
-        return f"{missing}: expected them with {there}, found none"
-    if frame.image is not None and frame.pixels is not None:
-        image = frame.image
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            return f"image: expected uint8 (H, W, 3), found {image.dtype} {image.shape}"
-        outside = ((frame.pixels < 0) | (frame.pixels >= image.shape[:2])).any(axis=1)
-        if outside.any():
-            return f"pixels: expected them inside {image.shape[0]} x {image.shape[1]}, found {outside.sum()} outside"
-    if frame.projection is not None and frame.projection.shape != (3, 4):
-        return f"projection: expected shape (3, 4), found {frame.projection.shape}"
-    return ""
-
-
-def resized_frame(frame: Frame, size: tuple[int, int] | None) -> Frame:
-    """The frame with its image, pixels and projection at another size, height and width."""
-    if frame.image is None or frame.pixels is None or size is None or frame.image.shape[:2] == tuple(size):
-        return frame
-    old, new = np.array(frame.image.shape[:2], dtype=np.float64), np.array(size, dtype=np.float64)
-    ratio = new / old
-    # Rounding must not move a point on the far border out of the image.
-    pixels = np.minimum((frame.pixels * ratio).astype(np.float32), np.nextafter(new.astype(np.float32), np.float32(0)))
-    projection = frame.projection
-    if projection is not None:
-        projection = projection * np.array([ratio[1], ratio[0], 1.0])[:, None]
-    return frame._replace(image=resized_image(frame.image, size), pixels=pixels, projection=projection)
-
-
-class _Kept(NamedTuple):
-    name: str
-    group: str
-    part: int
-    present: bool
-    points: int
-    projection: np.ndarray
-
-
-def _write(
-    reader: FrameReader, folder: Path, size: tuple[int, int] | None, fingerprint: dict[str, Any], progress: bool
-) -> None:
-    skipped: list[Skipped] = []
-    kept: list[_Kept] = []
-    own: tuple[int, int] = (0, 0)
-    with ExitStack() as stack:
-        show = stack.enter_context(publish.progress_line("frames", shown=progress))
-        files: dict[str, BinaryIO] = {
-            name: stack.enter_context(open(folder / f"{name}.npy", "w+b")) for name in ("images", *_PER_POINT)
-        }
-        for frame in usable(reader, size, skipped):
-            found = (0, 0) if frame.image is None else (frame.image.shape[0], frame.image.shape[1])
-            if not kept:
-                own = found
-                _write_headers(files, 0, 0, own)
-            if found != own:
-                raise DataError(
-                    f"{frame.name}: image: expected {_described(own)} as in {kept[0].name}, found {_described(found)}; "
-                    "give a size to which all images are brought, or leave out frames without one"
-                )
-            _write_frame(files, frame)
-            present = frame.labels is not None and bool((frame.labels != NO_LABEL).any())
-            projection = np.full((3, 4), np.nan) if frame.projection is None else frame.projection
-            part = PARTS.index(frame.part)
-            kept.append(_Kept(frame.name, frame.group, part, present, len(frame.points), projection))
-            show(len(kept), len(skipped))
-        show(len(kept), len(skipped))
-        if not kept:
-            raise DataError(publish.nothing_usable(skipped))
-        offsets = np.concatenate([[0], np.cumsum([entry.points for entry in kept])]).astype(np.int64)
-        _write_headers(files, len(kept), int(offsets[-1]), own)
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
-    np.save(folder / "offsets.npy", offsets)
-    np.save(folder / "parts.npy", np.array([entry.part for entry in kept], dtype=np.int8))
-    np.save(folder / "present.npy", np.array([entry.present for entry in kept], dtype=np.bool_))
-    np.save(folder / "projections.npy", np.stack([entry.projection for entry in kept]).astype(np.float64))
-    meta = {
-        "version": FRAME_STORE_VERSION,
-        "classes": list(reader.classes),
-        "names": [entry.name for entry in kept],
-        "groups": [entry.group for entry in kept],
-        "size": list(own),
-        "fingerprint": fingerprint,
-        "skipped": [entry._asdict() for entry in skipped],
-    }
-    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-
-
-def _write_frame(files: dict[str, BinaryIO], frame: Frame) -> None:
-    if frame.image is not None:
-        files["images"].write(frame.image.tobytes())
-    for name, (dtype, trailing) in _PER_POINT.items():
-        array = getattr(frame, name)
-        if array is None:
-            array = np.full((len(frame.points), *trailing), NO_LABEL if name == "labels" else 0, dtype)
-        files[name].write(np.ascontiguousarray(array).tobytes())
-
-
-def _write_headers(files: dict[str, BinaryIO], frames: int, points: int, size: tuple[int, int]) -> None:
-    publish.write_header(files["images"], (frames, *size, 3), np.uint8)
-    for name, (dtype, trailing) in _PER_POINT.items():
-        publish.write_header(files[name], (points, *trailing), dtype)
-
-
-def _described(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]} pixels (height x width)" if any(size) else "none"
+def usable(reader: FrameReader, skipped: list[Skipped]) -> Iterator[Frame]:
+    """Every usable frame as it was read; the others are added to ``skipped``."""
+    classes = len(reader.classes)
+    return publish.readable((checked(found, classes, None) for found in frames(reader)), skipped)

@@ -1,19 +1,20 @@
 """Photographs with classes per pixel, as frames without a sweep: what the 2D stream alone can learn from.
 
 Every pixel stands for a point that is seen at its centre. A frame's ``points`` are then ``(column, row, 0)`` in pixels;
-they place nothing in space, and a 3D stream refuses them (``FrameStore.has_sweeps``).
+they place nothing in space, and a 3D stream refuses them (``FrameStore.has_sweeps``). While a store is made, all
+photographs are held in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from isthmus.data.clouds import Unreadable
-from isthmus.data.frames import NO_LABEL, Frame
+from isthmus.data.frames import NO_LABEL, Frame, settings_alone
 from isthmus.data.images import ENCODINGS, ImageReader, ImageSample
 from isthmus.errors import DataError
 
@@ -49,10 +50,21 @@ class Photographs:
         """The reader's, and that these are photographs."""
         return {"photographs": self.reader.fingerprint(), "version": 1, "space": self.space, "sweeps": False}
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """All images in the reader's order."""
-        for sample in self.reader.samples():
-            yield sample if isinstance(sample, Unreadable) else as_frame(sample)
+    def entries(self) -> range:
+        """The numbers of the images, in the reader's order."""
+        return range(len(self._samples))
+
+    def read(self, entry: int) -> Frame | Unreadable:
+        """One photograph."""
+        sample = self._samples[entry]
+        return sample if isinstance(sample, Unreadable) else as_frame(sample)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return settings_alone(self)
+
+    @cached_property
+    def _samples(self) -> tuple[ImageSample | Unreadable, ...]:
+        return tuple(self.reader.samples())
 
 
 def as_frame(sample: ImageSample) -> Frame:

@@ -2,7 +2,8 @@
 
 A store is a folder named by a hash of everything it depends on. It is written into a private folder beside its final
 place and renamed at the end, so a process that is killed leaves no half store, and of two processes preparing the same
-data the slower one throws its copy away.
+data the slower one throws its copy away. A store that takes hours to write can be gone on with
+(:func:`build_resumable`): its folder in the making is named by the store and locked by whoever writes.
 
 Only ``np.load(allow_pickle=False)`` reads the arrays; nothing is ever unpickled.
 """
@@ -24,14 +25,17 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from isthmus.data import folder_lock
 from isthmus.data.clouds import PARTS, Part, Unreadable
 from isthmus.errors import DataError
 
 STALE_SECONDS = 3600.0
+RESUMABLE_SECONDS = 7 * 24 * 3600.0
 
 _TEMPORARY = ".preparing-"
+_JOURNAL, _STORE = "journal.jsonl", "store"
 
 
 class Skipped(NamedTuple):
@@ -67,13 +71,49 @@ def build(final: Path, write: Callable[[Path], None], *, stale_seconds: float = 
     cache = final.parent
     cache.mkdir(parents=True, exist_ok=True)
     _remove_stale(cache, stale_seconds)
-    temporary = cache / f"{_TEMPORARY}{uuid.uuid4().hex}"
+    temporary = _private(cache)
     temporary.mkdir()
     try:
         write(temporary)
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def build_resumable(final: Path, write: Callable[[Path, Path | None, Callable[[], None] | None], None]) -> None:
+    """As :func:`build`, but what a process had written when it was killed is there for the next.
+
+    The work lies in a folder beside ``final`` whose name follows from it. Another process that prepares the same data
+    at once works in a private folder, as with :func:`build`. Work is kept for :data:`RESUMABLE_SECONDS` after it was
+    last written to, and not at all after a ``DataError``, which would only come again.
+
+    Args:
+        final: the folder of the store.
+        write: is given the folder to fill, which may hold what an earlier call left; the file for its journal, or None
+            where nothing can be gone on with; and what a forked process has to call, or None, lest one that outlives
+            this process holds the lock.
+    """
+    if final.exists():
+        return
+    cache = final.parent
+    cache.mkdir(parents=True, exist_ok=True)
+    work = cache / f"{_TEMPORARY}{final.name}"
+    _remove_stale(cache, STALE_SECONDS, spared=work)
+    lock = folder_lock.hold(work)
+    if lock is None:
+        build(final, lambda folder: write(folder, None, None))
+        return
+    with lock:
+        try:
+            # Whoever held the lock before may have finished.
+            if not final.exists():
+                (work / _STORE).mkdir(exist_ok=True)
+                write(work / _STORE, work / _JOURNAL, lock.close)
+                _publish(work / _STORE, final)
+        except DataError:
+            folder_lock.discard(work, _private(cache))
+            raise
+        folder_lock.discard(work, _private(cache))
 
 
 def readable(samples: Iterable[SampleT | Unreadable], skipped: list[Skipped]) -> Iterator[SampleT]:
@@ -84,15 +124,24 @@ def readable(samples: Iterable[SampleT | Unreadable], skipped: list[Skipped]) ->
     """
     names: set[str] = set()
     for sample in samples:
-        if sample.name in names:
-            raise DataError(f"{sample.name}: expected every name once in a data set, found it twice")
-        names.add(sample.name)
+        check_sample(sample, names)
         if isinstance(sample, Unreadable):
             skipped.append(Skipped(sample.name, sample.reason))
-            continue
-        if sample.part not in PARTS:
-            raise DataError(f"{sample.name}: part: expected one of {', '.join(PARTS)}, found {sample.part!r}")
-        yield sample
+        else:
+            yield sample
+
+
+def check_sample(sample: _Named | Unreadable, names: set[str]) -> None:
+    """Check a sample's name, which is added to those seen, and the part of one that could be read.
+
+    Raises:
+        DataError: a name that comes twice, or a part that is none.
+    """
+    if sample.name in names:
+        raise DataError(f"{sample.name}: expected every name once in a data set, found it twice")
+    names.add(sample.name)
+    if not isinstance(sample, Unreadable) and sample.part not in PARTS:
+        raise DataError(f"{sample.name}: part: expected one of {', '.join(PARTS)}, found {sample.part!r}")
 
 
 def left_out(domain: str, skipped: Sequence[Skipped]) -> list[str]:
@@ -116,17 +165,26 @@ def nothing_usable(skipped: list[Skipped]) -> str:
 
 
 @contextmanager
-def progress_line(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A line on standard error, "preparing 12 clouds, 1 skipped", updated by calls with the two numbers."""
+def progress_line(
+    what: str, *, shown: bool, total: int | None = None, start: int = 0
+) -> Iterator[Callable[[int, int], None]]:
+    """A line on standard error, "preparing 12 clouds, 1 skipped", updated by calls with the two numbers.
+
+    With a total it says "preparing 12 of 200 frames, 1 skipped", the time that is left, and from where on if ``start``
+    samples were there already.
+    """
+    known = "" if total is None else f" of {total}"
+    resumed = f", going on from {start}" if start else ""
     display = Progress(
         SpinnerColumn(),
-        TextColumn(f"preparing {{task.completed}} {what}, {{task.fields[skipped]}} skipped"),
+        TextColumn(f"preparing {{task.completed}}{known} {what}, {{task.fields[skipped]}} skipped{resumed}"),
         TimeElapsedColumn(),
+        *(() if total is None else (TextColumn("left"), TimeRemainingColumn())),
         console=Console(stderr=True),
         disable=not shown,
     )
     with display:
-        task = display.add_task("preparing", total=None, skipped=0)
+        task = display.add_task("preparing", total=total, completed=start, skipped=0)
         yield lambda done, skipped: display.update(task, completed=done, skipped=skipped)
 
 
@@ -190,6 +248,10 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: str | type[np.generic]
     return array
 
 
+def _private(cache: Path) -> Path:
+    return cache / f"{_TEMPORARY}{uuid.uuid4().hex}"
+
+
 def _publish(temporary: Path, final: Path) -> None:
     try:
         os.rename(temporary, final)
@@ -199,12 +261,21 @@ def _publish(temporary: Path, final: Path) -> None:
             raise
 
 
-def _remove_stale(cache: Path, seconds: float) -> None:
-    """Remove what killed processes left; a folder still being written into holds a younger file."""
+def _remove_stale(cache: Path, seconds: float, spared: Path | None = None) -> None:
+    """Remove what killed processes left; a folder still being written into holds a younger file, or is locked."""
     for folder in cache.glob(f"{_TEMPORARY}*"):
+        if folder == spared:
+            continue
         try:
-            newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+            newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
         except FileNotFoundError:
             continue
-        if time.time() - newest > seconds:
-            shutil.rmtree(folder, ignore_errors=True)
+        age = time.time() - newest
+        if not folder_lock.lockable(folder):
+            if age > seconds:
+                shutil.rmtree(folder, ignore_errors=True)
+        elif age > RESUMABLE_SECONDS:
+            lock = folder_lock.hold(folder)
+            if lock is not None:
+                with lock:
+                    folder_lock.discard(folder, _private(cache))

@@ -1,8 +1,11 @@
 """CLAN (Luo et al., CVPR 2019) at the points: adversarial pressure where two classifiers disagree.
 
 Each stream has two classifiers that both learn from the labels and are kept different by the cosine of their weights.
-The game is on the sum of their probabilities, and a target point's loss is multiplied by
+The game is on the mean of their probabilities, and a target point's loss is multiplied by
 ``lambda_local * (1 - cos(p_1, p_2)) + epsilon``: points on which they agree are taken to be aligned already.
+
+The released code shows the discriminator softmax(l_1 + l_2), the classifiers' *logits* added up: a product of the two
+distributions made to add up to one, which is surer than either where they agree. The mean is never surer than both.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class CLAN(StreamAdversaries):
         self.discrepancy = discrepancy
 
     def shown(self, source: StreamOutputs, target: StreamOutputs) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean probabilities ``(B, N, K)`` of both classifiers, by stream."""
+        """The mean of both classifiers' probabilities ``(B, N, K)``, by stream (released: see the module)."""
 
         def both(found: StreamOutputs, stream: str) -> Tensor:
             return (probabilities(found.logits[stream]) + probabilities(found.mimicry[stream])) / 2

@@ -95,7 +95,7 @@ class CrossModal(Method):
 
     def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Logits ``(B, K, 1, N)`` of the streams, and of their average where there are two."""
-        logits = self.network(inputs).logits
+        logits = self.network.predict(inputs)
         return {**logits, AVERAGE: average(logits)} if len(logits) > 1 else logits
 
     def compiled_parts(self) -> list[nn.Module]:

@@ -108,23 +108,37 @@ class DeformablePatch(nn.Module):
                 f"values must be maps of shape (B, C, H, W) as the features, "
                 f"found {tuple(values.shape)} for {tuple(features.shape)}"
             )
+        seen, taps = self._gathered(features, pixels, present)
+        pools = _Pools.apply(_wide_rows(values), *taps)
+        return PatchPools(*(_put_back(pool.to(values.dtype), seen, present.shape) for pool in pools))
+
+    def mean(self, features: Tensor, pixels: Tensor, present: Tensor) -> Tensor:
+        """The mean alone, bit for bit that of :meth:`forward`: what a prediction needs.
+
+        Meant to be called without gradients: with them, all taps are kept. Shape: (B, N, channels).
+        """
+        check_link(features, pixels, present)
+        seen, taps = self._gathered(features, pixels, present)
+        table = _wide_rows(features)
+        total = table.new_zeros(len(seen), table.shape[1])
+        for tap in range(len(taps.rows)):
+            total += taps.counted(tap, taps.values(tap, table))
+        return _put_back((total / len(taps.rows)).to(features.dtype), seen, present.shape)
+
+    def _gathered(self, features: Tensor, pixels: Tensor, present: Tensor) -> tuple[Tensor, _Taps]:
+        """The numbers (M,) of the present points, and the pixels of their taps."""
         height, width = features.shape[2:]
         seen, image, square, moved = self._taps(features, pixels, present)
-        fraction: Tensor | None = None
+        if moved is not None:
+            around = corners(moved.transpose(0, 1), image, (height, width))
+            corner = (0, around.right, around.down, around.down + around.right)
+            return seen, _Taps(around.first, around.fraction, torch.tensor(corner, device=features.device))
+        row, column = square.unbind(dim=2)
         inside: Tensor | None = None
-        down = right = 0
-        if moved is None:
-            row, column = square.unbind(dim=2)
-            if self.border == "zeros":
-                inside = ((row >= 0) & (row < height) & (column >= 0) & (column < width)).T.contiguous()
-            index = (image[:, None] * height + row.clamp(0, height - 1)) * width + column.clamp(0, width - 1)
-            index = index.T.contiguous()
-        else:
-            index, fraction, down, right = corners(moved.transpose(0, 1), image, (height, width))
-        table = pixel_rows(values)
-        table = table.to(torch.promote_types(table.dtype, torch.float32))
-        pools = _Pools.apply(table, index, fraction, inside, down, right)
-        return PatchPools(*(_put_back(pool.to(values.dtype), seen, present.shape) for pool in pools))
+        if self.border == "zeros":
+            inside = ((row >= 0) & (row < height) & (column >= 0) & (column < width)).T.contiguous()
+        index = (image[:, None] * height + row.clamp(0, height - 1)) * width + column.clamp(0, width - 1)
+        return seen, _Taps(index.T.contiguous(), inside=inside)
 
     def places(self, features: Tensor, pixels: Tensor, present: Tensor) -> Tensor:
         """Where each tap of each point's patch lies: row and column, not yet moved onto the border.
@@ -173,10 +187,42 @@ def _neighbourhood(features: Tensor, image: Tensor, centre: Tensor, size: int) -
     return torch.where(inside[..., None], values, torch.zeros((), dtype=values.dtype, device=values.device))
 
 
+def _wide_rows(values: Tensor) -> Tensor:
+    """A row for each pixel, at least in float32. Shape: (B, C, H, W) to (B * H * W, C)."""
+    table = pixel_rows(values)
+    return table.to(torch.promote_types(table.dtype, torch.float32))
+
+
 def _put_back(rows: Tensor, seen: Tensor, shape: torch.Size) -> Tensor:
     """Rows of the present points among zeros. Shape: (M, ...), (M,) to (B, N, ...)."""
     everywhere = rows.new_zeros(shape.numel(), *rows.shape[1:])
     return everywhere.index_copy(0, seen, rows).unflatten(0, tuple(shape))
+
+
+class _Taps(NamedTuple):
+    """Which rows of a table of pixels the T taps of M patches are.
+
+    ``rows`` (T, M) is the pixel of each tap; or, with ``fraction`` (T, M, 2), the first of its four, see
+    :class:`isthmus.geometry.pixels.Corners`, and ``steps`` (4,) is how far behind it the four lie. ``inside`` (T, M)
+    says which taps count for the mean; all if None. The mean is divided by T in any case.
+    """
+
+    rows: Tensor
+    fraction: Tensor | None = None
+    steps: Tensor | None = None
+    inside: Tensor | None = None
+
+    def values(self, tap: int, table: Tensor) -> Tensor:
+        """Of one tap of all patches. Shape: (P, C) to (M, C)."""
+        if self.fraction is None or self.steps is None:
+            return table.index_select(0, self.rows[tap])
+        # A sum of rows with weights, in one go.
+        four, weights = self.rows[tap, :, None] + self.steps, _weights(self.fraction[tap].to(table.dtype))
+        return F.embedding_bag(four, table, per_sample_weights=weights, mode="sum")
+
+    def counted(self, tap: int, values: Tensor) -> Tensor:
+        """What a tap adds to the mean. Shape: (M, C)."""
+        return values if self.inside is None else values * self.inside[tap, :, None]
 
 
 class _Pools(torch.autograd.Function):
@@ -186,40 +232,31 @@ class _Pools(torch.autograd.Function):
 
     Args:
         table: (P, C), a row for each pixel, at least float32.
-        index: (T, M), the pixel of each tap; or, with ``fraction`` (T, M, 2), the first of its four.
-        inside: (T, M), which taps count for the mean; all if None. It is divided by T in any case.
-        down, right: see :class:`isthmus.geometry.pixels.Corners`.
+        taps: see :class:`_Taps`, field by field.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, table: Tensor, index: Tensor, fraction: Tensor | None, inside: Tensor | None, down: int, right: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.steps = torch.tensor((0, right, down, down + right), device=table.device)
-        shape = (index.shape[1], table.shape[1])
+    def forward(ctx: Any, table: Tensor, *fields: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        taps = _Taps(*fields)  # type: ignore[arg-type]
+        shape = (taps.rows.shape[1], table.shape[1])
         maximum, minimum = (table.new_full(shape, end) for end in (-torch.inf, torch.inf))
         total = table.new_zeros(shape)
         greatest, least = (torch.zeros(shape, dtype=torch.uint8, device=table.device) for _ in range(2))
-        for tap in range(len(index)):
-            if fraction is None:
-                value = table.index_select(0, index[tap])
-            else:
-                # A sum of rows with weights, in one go.
-                four, weights = index[tap, :, None] + ctx.steps, _weights(fraction[tap].to(table.dtype))
-                value = F.embedding_bag(four, table, per_sample_weights=weights, mode="sum")
+        for tap in range(len(taps.rows)):
+            value = taps.values(tap, table)
             # As numbers: several times as fast as filling through a mask. Taps only go up, so the last one stays.
             torch.maximum(greatest, (value > maximum).view(torch.uint8) * tap, out=greatest)
             torch.maximum(least, (value < minimum).view(torch.uint8) * tap, out=least)
             torch.maximum(maximum, value, out=maximum)
             torch.minimum(minimum, value, out=minimum)
-            total += value if inside is None else value * inside[tap, :, None]
-        ctx.save_for_backward(table, index, fraction, inside, greatest, least)
-        return maximum, minimum, total / len(index)
+            total += taps.counted(tap, value)
+        ctx.save_for_backward(table, *taps, greatest, least)
+        return maximum, minimum, total / len(taps.rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        table, index, fraction, inside, greatest, least = ctx.saved_tensors
+        table, index, fraction, steps, inside, greatest, least = ctx.saved_tensors
         to_maximum, to_minimum, to_mean = gradients
         to_mean = to_mean / len(index)
         for_table = torch.zeros_like(table)
@@ -232,7 +269,7 @@ class _Pools(torch.autograd.Function):
                 continue
             place = fraction[tap].to(table.dtype)
             along = []
-            for step, weight in zip(ctx.steps, _weights(place).unbind(dim=1)):
+            for step, weight in zip(steps, _weights(place).unbind(dim=1)):
                 corner = index[tap] + step
                 for_table.index_add_(0, corner, slope * weight[:, None])
                 along.append((table.index_select(0, corner) * slope).sum(dim=1))
@@ -240,7 +277,7 @@ class _Pools(torch.autograd.Function):
             by_row = torch.lerp(along[2] - along[0], along[3] - along[1], right)
             by_column = torch.lerp(along[1] - along[0], along[3] - along[2], down)
             for_fraction[tap] = torch.stack([by_row, by_column], dim=1)  # type: ignore[index]
-        return for_table, None, for_fraction, None, None, None
+        return for_table, None, for_fraction, None, None
 
 
 def _weights(fraction: Tensor) -> Tensor:

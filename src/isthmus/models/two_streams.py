@@ -99,9 +99,7 @@ class TwoStreams(nn.Module):
         features: dict[str, Tensor] = {}
         extremes: dict[str, Tensor] = {}
         if IMAGE in self.networks:
-            if "image" not in inputs:
-                raise ValueError("image: the 2D stream expected images with the sweeps, found none")
-            maps = self.networks[IMAGE](inputs["image"])
+            maps = self._maps(inputs)
             if self.patch is None:
                 features[IMAGE] = sample_pixels(maps, inputs["pixels"], present)
             else:
@@ -110,9 +108,30 @@ class TwoStreams(nn.Module):
                 extremes = self._extremes(maps, pooled, inputs["pixels"], present)
         if POINTS in self.networks:
             features[POINTS] = self.networks[POINTS](inputs["points"], present)
-        logits = {name: as_map(self.classifiers[name](values)) for name, values in features.items()}
         mimicry = {name: as_map(head(features[name])) for name, head in self.mimicry.items()}
-        return StreamOutputs(logits, features, mimicry, extremes)
+        return StreamOutputs(self._classified(features), features, mimicry, extremes)
+
+    def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The ``logits`` of :meth:`forward`, bit for bit, without what only losses ask for: extremes and mimicry."""
+        present = inputs["present_points"]
+        features: dict[str, Tensor] = {}
+        if IMAGE in self.networks:
+            linked = sample_pixels if self.patch is None else self.patch.mean
+            features[IMAGE] = linked(self._maps(inputs), inputs["pixels"], present)
+        if POINTS in self.networks:
+            features[POINTS] = self.networks[POINTS](inputs["points"], present)
+        return self._classified(features)
+
+    def _maps(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Features of the images. Shape: (B, C, H, W)."""
+        if "image" not in inputs:
+            raise ValueError("image: the 2D stream expected images with the sweeps, found none")
+        maps: Tensor = self.networks[IMAGE](inputs["image"])
+        return maps
+
+    def _classified(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Logits (B, K, 1, N) by stream, of features (B, N, C)."""
+        return {name: as_map(self.classifiers[name](values)) for name, values in features.items()}
 
     def _extremes(self, maps: Tensor, pooled: PatchPools, pixels: Tensor, present: Tensor) -> dict[str, Tensor]:
         """Logits of the maximum and the minimum over each patch."""

@@ -10,9 +10,11 @@ from PIL import Image
 from isthmus.data.clouds import Unreadable
 from isthmus.data.frame_classes import A2D2_10
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.a2d2 import A2D2, class_list, undistorted
 from isthmus.errors import DataError
 from isthmus.geometry.projection import distort, undistortion_map
+from reader_testing import check_frames_by_themselves
 
 # "unknown" is nobody's colour.
 NAMES = [name for group in (*A2D2_10.merge.values(), A2D2_10.ignored[:-1]) for name in group]
@@ -67,7 +69,7 @@ def test_colours_are_those_of_all_classes() -> None:
 
 def test_frames_follow_the_files_point_by_point(tmp_path: Path) -> None:
     reader = A2D2(tree(tmp_path))
-    frames = list(reader.frames())
+    frames = list(every_frame(reader))
     assert [f.name for f in frames] == [f"{scene}/{number:09d}" for scene in SCENES for number in (91, 135)]
     assert {f.group: f.part for f in frames} == dict(zip(SCENES, ("test", "train", "train")))
     names = list(COLOURS.values())
@@ -117,7 +119,7 @@ def test_the_image_is_undistorted_as_a_slow_loop_does_it() -> None:
 
 def test_without_distortion_the_image_stays(tmp_path: Path) -> None:
     camera = CAMERA | {"CamMatrix": CAMERA["CamMatrixOriginal"], "Distortion": [[0.0] * 5]}
-    frame = next(iter(A2D2(tree(tmp_path, camera)).frames()))
+    frame = next(iter(every_frame(A2D2(tree(tmp_path, camera)))))
     assert isinstance(frame, Frame)
     np.testing.assert_array_equal(frame.image, np.asarray(Image.open(files(tmp_path, SCENES[0], 91)["camera"])))
 
@@ -125,7 +127,7 @@ def test_without_distortion_the_image_stays(tmp_path: Path) -> None:
 def test_a_colour_of_no_class_is_unknown(tmp_path: Path) -> None:
     path = files(tree(tmp_path), SCENES[0], 91)["label"]
     Image.fromarray(np.full((24, 40, 3), 250, np.uint8)).save(path)
-    frame = next(iter(A2D2(tmp_path).frames()))
+    frame = next(iter(every_frame(A2D2(tmp_path))))
     assert isinstance(frame, Frame) and set(frame.labels.tolist()) == {255}
 
 
@@ -138,7 +140,7 @@ def test_broken_frames_are_listed_and_the_others_read(tmp_path: Path) -> None:
     np.savez(third["lidar"], points=np.zeros((1, 3)), row=np.array([24.0]), col=np.array([1.0]))
     fourth = files(tmp_path, SCENES[1], 135)
     Image.fromarray(np.zeros((24, 41, 3), np.uint8)).save(fourth["label"])
-    found = list(A2D2(tmp_path).frames())
+    found = list(every_frame(A2D2(tmp_path)))
     assert [isinstance(entry, Unreadable) for entry in found] == [True] * 4 + [False] * 2
     for entry, message in zip(
         found,
@@ -179,12 +181,12 @@ def test_what_is_wrong_with_the_whole_is_an_error(tmp_path: Path) -> None:
             class_list(tmp_path / "class_list.json")
     (tmp_path / "class_list.json").write_text('{"#ff0000": "Cart 1"}')
     with pytest.raises(DataError, match="a2d2-10: expected a class of a2d2, found 'Cart 1'; did you mean 'Car 1'"):
-        list(A2D2(tmp_path).frames())
+        list(every_frame(A2D2(tmp_path)))
     tree(tmp_path)
     path = files(tmp_path, SCENES[0], 91)["camera"]
     path.rename(path.with_name("image.png"))
     with pytest.raises(DataError, match=r"image\.png: expected a name <14 digits>_camera"):
-        list(A2D2(tmp_path).frames())
+        list(every_frame(A2D2(tmp_path)))
 
 
 def test_the_fingerprint_follows_files_and_share(tmp_path: Path) -> None:
@@ -193,6 +195,10 @@ def test_the_fingerprint_follows_files_and_share(tmp_path: Path) -> None:
     assert A2D2(tmp_path).fingerprint() == first
     shared = A2D2(tmp_path, validation_share=0.5)
     assert shared.fingerprint() != first
-    assert {f.group: f.part for f in shared.frames()} == dict(zip(SCENES, ("test", "train", "val")))
+    assert {f.group: f.part for f in every_frame(shared)} == dict(zip(SCENES, ("test", "train", "val")))
     os.utime(files(tmp_path, SCENES[2], 135)["label"], (1, 1))
     assert A2D2(tmp_path).fingerprint() != first
+
+
+def test_frames_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    check_frames_by_themselves(A2D2(tree(tmp_path)))

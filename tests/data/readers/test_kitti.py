@@ -7,9 +7,11 @@ from PIL import Image
 
 from isthmus.data.clouds import Unreadable
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.kitti import KittiFrames, read_calibration, read_frame
 from isthmus.data.safe_pickle import load_pickle
 from isthmus.errors import DataError
+from reader_testing import check_frames_by_themselves
 
 DATA = os.environ.get("ISTHMUS_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="a real KITTI frame: set ISTHMUS_DATA to the data directory")
@@ -32,7 +34,7 @@ def object_tree(root: Path) -> Path:
 
 
 def test_kittis_frames_go_through_the_rectification(tmp_path: Path) -> None:
-    frames = list(KittiFrames(object_tree(tmp_path)).frames())
+    frames = list(every_frame(KittiFrames(object_tree(tmp_path))))
     assert [f.name for f in frames] == ["000007", "000008"]
     frame = frames[0]
     assert isinstance(frame, Frame) and frame.labels is None and frame.part == "test" and len(frame.points)
@@ -49,7 +51,7 @@ def test_kittis_broken_frames_are_listed(tmp_path: Path) -> None:
     root = object_tree(tmp_path)
     (root / "training" / "calib" / "000007.txt").write_text("P2: 7 0 20 4 0 7 10 0.5 0 0 1 0.003\n")
     (root / "training" / "velodyne" / "000008.bin").write_bytes(b"123")
-    first, second = KittiFrames(root).frames()
+    first, second = every_frame(KittiFrames(root))
     assert isinstance(first, Unreadable) and "000007.txt: expected a line 'R0_rect', found P2" in first.reason
     assert isinstance(second, Unreadable) and "000008.bin: expected points of 4 float32" in second.reason
     with pytest.raises(DataError, match=r"testing.velodyne: expected sweeps"):
@@ -75,3 +77,7 @@ def test_a_real_frames_points_in_the_field_of_view_lie_in_its_image(tmp_path: Pa
     # The file was cut to the field of view, which a border of rounding may belong to.
     assert frame.image.shape == (375, 1242, 3)
     assert len(frame.points) >= 17238 - 20
+
+
+def test_frames_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    check_frames_by_themselves(KittiFrames(object_tree(tmp_path)))

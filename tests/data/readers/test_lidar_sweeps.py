@@ -7,8 +7,10 @@ import pytest
 
 from isthmus.data.class_protocol import check_one_space
 from isthmus.data.frame_classes import protocol
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.lidar_sweeps import SENSORS, LidarSweeps
 from isthmus.errors import DataError
+from reader_testing import check_frames_by_themselves
 
 DATA = os.environ.get("ISTHMUS_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="real LiDAR sweeps: set ISTHMUS_DATA to the data directory")
@@ -39,7 +41,7 @@ def write(folder: Path, **changed: Any) -> Path:
 
 def test_sweeps_are_dealt_in_the_order_of_time(tmp_path: Path) -> None:
     raw = arrays()
-    frames = list(LidarSweeps("ika", write(tmp_path)).frames())
+    frames = list(every_frame(LidarSweeps("ika", write(tmp_path))))
     assert [f.part for f in frames] == ["train"] * 6 + ["val"] * 2 + ["test"] * 2
     assert [f.name for f in frames] == [f"ika/{100 + i}" for i in range(10)]
     assert [f.group for f in frames][4:8] == ["train/run 1", "train/run 1", "val/run 1", "val/run 1"]
@@ -54,13 +56,13 @@ def test_sweeps_are_dealt_in_the_order_of_time(tmp_path: Path) -> None:
 def test_poles_are_manmade_only_where_they_are_poles(tmp_path: Path) -> None:
     path = write(tmp_path, label=np.full(95, 3, np.int8))
     for sensor, expected in (("ika", 2), ("nuscenes", 255)):
-        assert {int(n) for f in LidarSweeps(sensor, path).frames() for n in f.labels} == {expected}
+        assert {int(n) for f in every_frame(LidarSweeps(sensor, path)) for n in f.labels} == {expected}
 
 
 def test_the_front_is_a_quarter_of_the_circle(tmp_path: Path) -> None:
     path = write(tmp_path)
     for sensor, ahead, aside in (("ika", 0, 1), ("nuscenes", 1, 0)):
-        every, front = (list(LidarSweeps(sensor, path, front=f).frames()) for f in (False, True))
+        every, front = (list(every_frame(LidarSweeps(sensor, path, front=f))) for f in (False, True))
         kept = [[p.tolist() for p in f.points if abs(np.arctan2(p[aside], p[ahead])) < np.pi / 4] for f in every]
         assert [f.points.tolist() for f in front] == kept
         assert 5 < sum(map(len, kept)) < 60
@@ -82,7 +84,7 @@ def test_the_front_is_a_quarter_of_the_circle(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_not_one_of_sweeps_is_an_error(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
-        list(LidarSweeps("ika", write(tmp_path, **changed)).frames())
+        list(every_frame(LidarSweeps("ika", write(tmp_path, **changed))))
 
 
 def test_no_file_and_no_such_sensor_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +103,7 @@ def test_the_three_real_sets_share_classes_and_look_alike() -> None:
     counts = {}
     for sensor, sweeps in (("nuscenes", 32), ("ika", 32), ("semantickitti", 21)):
         reader = LidarSweeps(sensor)  # type: ignore[arg-type]
-        frames = list(reader.frames())
+        frames = list(every_frame(reader))
         assert len(frames) == sweeps and {f.part for f in frames} == {"train", "val", "test"}
         labels = np.concatenate([f.labels for f in frames])
         heights = np.concatenate([f.points[:, 2] for f in frames])
@@ -111,3 +113,7 @@ def test_the_three_real_sets_share_classes_and_look_alike() -> None:
         assert np.quantile(heights[labels == reader.classes.index("manmade")], 0.9) > -0.5
         counts[sensor] = len(labels), int((labels == 255).sum())
     assert counts == {"nuscenes": (834099, 74102), "ika": (100374, 6182), "semantickitti": (1064911, 32095)}
+
+
+def test_sweeps_do_not_depend_on_what_was_read_before_and_the_file_stays_at_home(tmp_path: Path) -> None:
+    check_frames_by_themselves(LidarSweeps("ika", write(tmp_path)), most=600)

@@ -13,10 +13,12 @@ from scipy.spatial.transform import Rotation
 from isthmus.data.clouds import Unreadable
 from isthmus.data.frame_classes import protocol
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.nuscenes import BOX_CLASSES, NuScenes
 from isthmus.data.safe_pickle import load_pickle
 from isthmus.errors import DataError
 from isthmus.geometry.projection import in_box, rigid
+from reader_testing import check_frames_by_themselves
 
 DATA = os.environ.get("ISTHMUS_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="a real nuScenes frame: set ISTHMUS_DATA to the data directory")
@@ -158,17 +160,17 @@ def test_domains_and_parts(tmp_path: Path) -> None:
         "all": {"scene-0001": "train", "scene-0002": "test", "scene-1045": "train", "scene-0003": "train"},
     }
     for domain, parts in expected.items():
-        frames = list(NuScenes(tmp_path, domain).frames())
+        frames = list(every_frame(NuScenes(tmp_path, domain)))
         assert [f.name for f in frames] == [f"{scene}/{number}" for scene in parts for number in (0, 1)]
         assert {f.group: f.part for f in frames} == parts
-    shared = list(NuScenes(tmp_path, "all", validation_share=0.34).frames())
+    shared = list(every_frame(NuScenes(tmp_path, "all", validation_share=0.34)))
     assert {f.group: f.part for f in shared} == expected["all"] | {"scene-0003": "val"}
 
 
 def test_points_go_through_both_poses_into_the_image(tmp_path: Path) -> None:
     made = tree(tmp_path)
     by_token = {row["token"]: row for name in ("ego_pose", "calibrated_sensor") for row in made[name]}
-    for frame in NuScenes(tmp_path, "usa").frames():
+    for frame in every_frame(NuScenes(tmp_path, "usa")):
         assert isinstance(frame, Frame)
         world = place(made, frame.name)
         seen = matrix(by_token[f"{frame.name}/CAM_FRONT/True"]) @ matrix(by_token["cf"])
@@ -193,7 +195,7 @@ def test_points_in_boxes_have_the_boxes_class_and_others_are_background(tmp_path
     made = tree(tmp_path)
     classes = protocol("nuscenes-box5").classes
     counts = np.zeros(5, int)
-    for frame in NuScenes(tmp_path, "all").frames():
+    for frame in every_frame(NuScenes(tmp_path, "all")):
         assert isinstance(frame, Frame)
         world = place(made, frame.name)
         for point, label in zip(frame.points.astype(float), frame.labels):
@@ -219,7 +221,7 @@ def test_lidarsegs_labels_follow_the_points_that_are_kept(tmp_path: Path) -> Non
         "nuscenes-seg6": {17: 0, 2: 255, 1: 255, 9: 255, 26: 2},
     }
     for name, of in merged.items():
-        for frame in NuScenes(tmp_path, "usa", name).frames():
+        for frame in every_frame(NuScenes(tmp_path, "usa", name)):
             assert isinstance(frame, Frame)
             stem = frame.name.replace("/", "_")
             every = np.fromfile(tmp_path / "samples" / "LIDAR_TOP" / f"{stem}.pcd.bin", np.float32).reshape(-1, 5)[
@@ -250,12 +252,12 @@ def test_broken_frames_are_listed_and_the_others_read(tmp_path: Path) -> None:
     tree(tmp_path)
     (tmp_path / "samples" / "CAM_FRONT" / "scene-0001_0.jpg").unlink()
     (tmp_path / "samples" / "LIDAR_TOP" / "scene-0002_1.pcd.bin").write_bytes(bytes(19))
-    found = list(NuScenes(tmp_path, "usa").frames())
+    found = list(every_frame(NuScenes(tmp_path, "usa")))
     assert [isinstance(entry, Unreadable) for entry in found] == [True, False, False, True]
     assert "scene-0001_0.jpg: expected an image, found no file" in found[0].reason
     assert "scene-0002_1.pcd.bin: expected points of 5 float32 (20 bytes each), found 19 bytes" in found[3].reason
     (tmp_path / "lidarseg" / "v1.0-trainval" / "scene-0001_1.bin").write_bytes(bytes(3))
-    assert "expected labels of 400 points" in list(NuScenes(tmp_path, "usa", "nuscenes-seg5").frames())[1].reason
+    assert "expected labels of 400 points" in list(every_frame(NuScenes(tmp_path, "usa", "nuscenes-seg5")))[1].reason
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_broken_frames_are_listed_and_the_others_read(tmp_path: Path) -> None:
 def test_the_official_lists_are_asked_for_in_one_error(splits: Any, domain: Any, message: str, tmp_path: Path) -> None:
     tree(tmp_path, splits)
     with pytest.raises(DataError, match=message):
-        list(NuScenes(tmp_path, domain).frames())
+        list(every_frame(NuScenes(tmp_path, domain)))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +302,7 @@ def test_broken_tables_are_errors_that_name_them(table: str, change: Any, messag
         change(made[table])
         dump(tmp_path / "v1.0-trainval", made)
     with pytest.raises(DataError, match=message):
-        list(NuScenes(tmp_path, "usa").frames())
+        list(every_frame(NuScenes(tmp_path, "usa")))
 
 
 def test_lidarseg_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -309,12 +311,12 @@ def test_lidarseg_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         del row["index"]
     dump(tmp_path / "v1.0-trainval", made)
     with pytest.raises(DataError, match=r"category\.json: index: expected a number for each category"):
-        list(NuScenes(tmp_path, "usa", "nuscenes-seg5").frames())
+        list(every_frame(NuScenes(tmp_path, "usa", "nuscenes-seg5")))
     made = tree(tmp_path)
     made["lidarseg"].clear()
     dump(tmp_path / "v1.0-trainval", made)
     with pytest.raises(DataError, match=r"lidarseg\.json: expected labels of samples/LIDAR_TOP"):
-        list(NuScenes(tmp_path, "usa", "nuscenes-seg6").frames())
+        list(every_frame(NuScenes(tmp_path, "usa", "nuscenes-seg6")))
 
 
 def test_options_that_are_not_are_errors(tmp_path: Path) -> None:
@@ -328,7 +330,7 @@ def test_options_that_are_not_are_errors(tmp_path: Path) -> None:
     tree(tmp_path)
     dump(tmp_path / "v1.0-trainval", {"scene": [], "sample": []})
     with pytest.raises(DataError, match=r"scene\.json: expected scenes of the domain 'usa', found none"):
-        list(NuScenes(tmp_path, "usa").frames())
+        list(every_frame(NuScenes(tmp_path, "usa")))
 
 
 def real_tree(root: Path) -> tuple[dict[str, Any], Path]:
@@ -398,7 +400,7 @@ def real_tree(root: Path) -> tuple[dict[str, Any], Path]:
 @needs_data
 def test_the_real_frame_is_read_with_its_calibration(tmp_path: Path) -> None:
     entry, _ = real_tree(tmp_path)
-    (frame,) = NuScenes(tmp_path, "singapore", version="v1.0-mini").frames()
+    (frame,) = every_frame(NuScenes(tmp_path, "singapore", version="v1.0-mini"))
     assert isinstance(frame, Frame) and frame.image.shape == (900, 1600, 3) and frame.group == "scene-0061"
     front = entry["images"]["CAM_FRONT"]
     np.testing.assert_allclose(
@@ -411,7 +413,7 @@ def test_the_real_frame_is_read_with_its_calibration(tmp_path: Path) -> None:
 @needs_data
 def test_real_labels_from_boxes_are_those_stored_with_the_frame(tmp_path: Path) -> None:
     entry, folder = real_tree(tmp_path)
-    (frame,) = NuScenes(tmp_path, "singapore", version="v1.0-mini").frames()
+    (frame,) = every_frame(NuScenes(tmp_path, "singapore", version="v1.0-mini"))
     assert isinstance(frame, Frame)
     every = np.fromfile(next(folder.glob("*.pcd.bin")), np.float32).reshape(-1, 5)[:, :3]
     stored = np.load(folder / "points_label_from_boxes_int8.npy")
@@ -433,7 +435,7 @@ def test_real_labels_from_boxes_are_those_stored_with_the_frame(tmp_path: Path) 
 @needs_data
 def test_real_points_in_boxes_land_inside_the_boxes_image(tmp_path: Path) -> None:
     entry, _ = real_tree(tmp_path)
-    (frame,) = NuScenes(tmp_path, "singapore", version="v1.0-mini").frames()
+    (frame,) = every_frame(NuScenes(tmp_path, "singapore", version="v1.0-mini"))
     assert isinstance(frame, Frame)
     front = entry["images"]["CAM_FRONT"]
     to_image = np.array(front["cam2img"]) @ np.array(front["lidar2cam"])[:3]
@@ -452,3 +454,9 @@ def test_real_points_in_boxes_land_inside_the_boxes_image(tmp_path: Path) -> Non
         assert (sides <= 1.0).all(), "a point of the box lies more than a pixel outside of its image"
         boxes, landed = boxes + 1, landed + int(within.sum())
     assert boxes >= 10 and landed > 100
+
+
+def test_frames_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    tree(tmp_path)
+    for name in ("nuscenes-box5", "nuscenes-seg5"):
+        check_frames_by_themselves(NuScenes(tmp_path, "all", name), most=1000)

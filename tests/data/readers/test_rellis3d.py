@@ -9,8 +9,10 @@ from scipy.spatial.transform import Rotation
 from isthmus.data.clouds import Unreadable
 from isthmus.data.frame_classes import protocol
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.rellis3d import DISTORTION, LABELS, Rellis3D, distorted_visible, read_camera
 from isthmus.errors import DataError
+from reader_testing import check_frames_by_themselves
 
 DATA = os.environ.get("ISTHMUS_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="a real RELLIS-3D frame: set ISTHMUS_DATA to the data directory")
@@ -60,7 +62,7 @@ def tree(root: Path) -> Path:
 
 
 def test_frames_follow_the_files_and_lists(tmp_path: Path) -> None:
-    frames = list(Rellis3D(tree(tmp_path)).frames())
+    frames = list(every_frame(Rellis3D(tree(tmp_path))))
     assert [(f.name, f.part, f.group) for f in frames] == [
         ("00000/000104", "train", "00000"),
         ("00001/000007", "val", "00001"),
@@ -105,7 +107,7 @@ def test_broken_frames_are_listed_and_the_whole_is_checked(tmp_path: Path) -> No
     root = tree(tmp_path)
     (root / "00000" / POINT_LABELS / "000104.label").write_bytes(bytes(8))
     np.full(300, 2, np.uint32).tofile(root / "00000" / POINT_LABELS / "000105.label")
-    found = list(Rellis3D(root).frames())
+    found = list(every_frame(Rellis3D(root)))
     assert isinstance(found[0], Unreadable) and "000104.label: expected labels of 300 points" in found[0].reason
     assert isinstance(found[1], Frame) and isinstance(found[2], Unreadable)
     assert "000105.label: labels: expected numbers of the data set's classes, found 2" in found[2].reason
@@ -114,7 +116,7 @@ def test_broken_frames_are_listed_and_the_whole_is_checked(tmp_path: Path) -> No
         Rellis3D(root).fingerprint()
     (root / "pt_val.lst").unlink()
     with pytest.raises(DataError, match=r"pt_val\.lst: expected a list of sweeps and labels"):
-        list(Rellis3D(root).frames())
+        list(every_frame(Rellis3D(root)))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_the_real_frames_point_to_pixel_map_is_reproduced_within_a_pixel(tmp_pat
     for part in ("train", "val", "test"):
         line = f"00000/{LIDAR}/000104.bin 00000/{POINT_LABELS}/000104.label\n"
         (tmp_path / f"pt_{part}.lst").write_text(line if part == "test" else "")
-    (frame,) = Rellis3D(tmp_path).frames()
+    (frame,) = every_frame(Rellis3D(tmp_path))
     assert isinstance(frame, Frame) and frame.image.shape == (1200, 1920, 3) and frame.part == "test"
     seen = real["visible"]
     assert len(frame.points) == seen.sum() == 7616
@@ -182,3 +184,7 @@ def test_the_real_frames_point_to_pixel_map_is_reproduced_within_a_pixel(tmp_pat
     names = protocol("rellis3d-19")
     of_pixels = names.table(LABELS)[real["image_label"][rows, columns]]
     assert (of_pixels == frame.labels).mean() > 0.6
+
+
+def test_frames_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    check_frames_by_themselves(Rellis3D(tree(tmp_path)))

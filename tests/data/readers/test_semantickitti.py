@@ -9,9 +9,11 @@ from PIL import Image
 from isthmus.data.clouds import Unreadable
 from isthmus.data.frame_classes import protocol
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.kitti import read_calibration, read_frame
 from isthmus.data.readers.semantickitti import LABELS, SemanticKITTI, label_table, read_labels
 from isthmus.errors import DataError
+from reader_testing import check_frames_by_themselves
 
 DATA = os.environ.get("ISTHMUS_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="real LiDAR frames: set ISTHMUS_DATA to the data directory")
@@ -49,7 +51,7 @@ def tree(root: Path) -> Path:
 
 def test_frames_follow_the_files_point_by_point(tmp_path: Path) -> None:
     reader = SemanticKITTI(tree(tmp_path), sequences=("00", "07", "08"))
-    frames = list(reader.frames())
+    frames = list(every_frame(reader))
     assert [f.name for f in frames] == ["00/000000", "00/000001", "07/000000", "08/000004"]
     assert [f.part for f in frames] == ["train", "train", "val", "test"]
     assert [f.group for f in frames] == ["00", "00", "07", "08"]
@@ -91,14 +93,14 @@ def test_scans_alone_keep_all_points_and_need_no_image(tmp_path: Path) -> None:
         path.unlink()
     for path in root.rglob("calib.txt"):
         path.unlink()
-    for frame in SemanticKITTI(root, sequences=("00",), images=False).frames():
+    for frame in every_frame(SemanticKITTI(root, sequences=("00",), images=False)):
         assert isinstance(frame, Frame)
         assert frame.image is None and frame.pixels is None and frame.projection is None
         assert len(frame.points) == len(frame.labels) == 200
 
 
 def test_hidden_sequences_have_no_labels(tmp_path: Path) -> None:
-    frame = next(iter(SemanticKITTI(tree(tmp_path), sequences=("11",)).frames()))
+    frame = next(iter(every_frame(SemanticKITTI(tree(tmp_path), sequences=("11",)))))
     assert isinstance(frame, Frame) and frame.labels is None and frame.part == "train"
 
 
@@ -106,12 +108,12 @@ def test_broken_frames_are_listed_and_the_others_read(tmp_path: Path) -> None:
     folder = tree(tmp_path) / "dataset" / "sequences" / "00"
     np.zeros(3, np.uint32).tofile(folder / "labels" / "000000.label")
     (folder / "image_2" / "000001.png").unlink()
-    found = list(SemanticKITTI(tmp_path, sequences=("00",)).frames())
+    found = list(every_frame(SemanticKITTI(tmp_path, sequences=("00",))))
     assert all(isinstance(entry, Unreadable) for entry in found)
     assert "000000.label: expected labels of 200 points" in found[0].reason
     assert "000001.png: expected an image, found no file" in found[1].reason
     np.full(200, 12, np.uint32).tofile(folder / "labels" / "000000.label")
-    found = list(SemanticKITTI(tmp_path, sequences=("00",)).frames())
+    found = list(every_frame(SemanticKITTI(tmp_path, sequences=("00",))))
     assert (
         "000000.label: labels: expected numbers of the data set's classes, found 12 (of 200 points)" in found[0].reason
     )
@@ -119,7 +121,7 @@ def test_broken_frames_are_listed_and_the_others_read(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_the_whole_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a folder 'sequences' or 'dataset/sequences', found none"):
-        list(SemanticKITTI(tmp_path).frames())
+        list(every_frame(SemanticKITTI(tmp_path)))
     root = tree(tmp_path)
     with pytest.raises(DataError, match=r"01.velodyne: expected scans \*\.bin, found none; name the sequences"):
         SemanticKITTI(root).fingerprint()
@@ -130,7 +132,7 @@ def test_what_is_wrong_with_the_whole_is_an_error(tmp_path: Path) -> None:
     path = root / "dataset" / "sequences" / "00" / "calib.txt"
     path.write_text("P2: 1 2 3\n")
     with pytest.raises(DataError, match=r"calib\.txt: P2: expected 12 numbers, found 3"):
-        list(SemanticKITTI(root, sequences=("00",)).frames())
+        list(every_frame(SemanticKITTI(root, sequences=("00",))))
 
 
 def test_the_fingerprint_follows_files_protocol_and_images(tmp_path: Path) -> None:
@@ -174,3 +176,7 @@ def test_a_real_calibration_puts_points_ahead_into_the_image() -> None:
     # A point ten metres ahead at the camera's height lies near the principal point.
     column, row, depth = projection @ [10.0, 0, 0, 1]
     assert 9.5 < depth < 10 and abs(column / depth - 607) < 25 and abs(row / depth - 185) < 25
+
+
+def test_frames_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    check_frames_by_themselves(SemanticKITTI(tree(tmp_path), sequences=("00", "11")))

@@ -8,8 +8,10 @@ from PIL import Image
 from isthmus.data.clouds import Unreadable
 from isthmus.data.frame_classes import protocol
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.virtualkitti import CLASSES, SEQUENCES, WEATHERS, VirtualKITTI
 from isthmus.errors import DataError
+from reader_testing import check_frames_by_themselves
 
 
 def tree(root: Path, sequences: tuple[str, ...] = SEQUENCES) -> Path:
@@ -35,7 +37,7 @@ def tree(root: Path, sequences: tuple[str, ...] = SEQUENCES) -> Path:
 
 
 def test_frames_follow_the_clouds_point_by_point(tmp_path: Path) -> None:
-    frames = list(VirtualKITTI(tree(tmp_path), points=None).frames())
+    frames = list(every_frame(VirtualKITTI(tree(tmp_path), points=None)))
     assert [f.name for f in frames] == [f"{s}/{f}" for s in SEQUENCES for f in ("00000", "00001")]
     assert {f.part for f in frames} == {"train"} and [f.group for f in frames[::2]] == list(SEQUENCES)
     for frame in frames:
@@ -55,11 +57,15 @@ def test_frames_follow_the_clouds_point_by_point(tmp_path: Path) -> None:
 def test_a_drawn_subset_is_fixed_by_seed_and_name(tmp_path: Path) -> None:
     tree(tmp_path, ("0001",))
     every = {
-        tuple(p) for f in VirtualKITTI(tmp_path, sequences=("0001",), points=None).frames() for p in f.points.tolist()
+        tuple(p)
+        for f in every_frame(VirtualKITTI(tmp_path, sequences=("0001",), points=None))
+        for p in f.points.tolist()
     }
 
     def drawn(seed: int) -> list[list[list[float]]]:
-        return [f.points.tolist() for f in VirtualKITTI(tmp_path, sequences=("0001",), points=15, seed=seed).frames()]
+        return [
+            f.points.tolist() for f in every_frame(VirtualKITTI(tmp_path, sequences=("0001",), points=15, seed=seed))
+        ]
 
     first = drawn(0)
     assert drawn(0) == first and drawn(1) != first
@@ -70,14 +76,14 @@ def test_a_drawn_subset_is_fixed_by_seed_and_name(tmp_path: Path) -> None:
 def test_the_weather_is_drawn_for_each_frame(tmp_path: Path) -> None:
     tree(tmp_path)
     reader = VirtualKITTI(tmp_path, weather=("fog", "rain"))
-    seen = [int(f.image[0, 0, 0]) for f in reader.frames()]
-    assert set(seen) == {1, 4} and [int(f.image[0, 0, 0]) for f in reader.frames()] == seen
-    assert {int(f.image[0, 0, 0]) for f in VirtualKITTI(tmp_path).frames()} == {0}
+    seen = [int(f.image[0, 0, 0]) for f in every_frame(reader)]
+    assert set(seen) == {1, 4} and [int(f.image[0, 0, 0]) for f in every_frame(reader)] == seen
+    assert {int(f.image[0, 0, 0]) for f in every_frame(VirtualKITTI(tmp_path))} == {0}
     assert reader.fingerprint() != VirtualKITTI(tmp_path).fingerprint()
 
 
 def test_sequences_can_validate(tmp_path: Path) -> None:
-    frames = VirtualKITTI(tree(tmp_path), validation_share=0.2).frames()
+    frames = every_frame(VirtualKITTI(tree(tmp_path), validation_share=0.2))
     assert {f.group: f.part for f in frames} == dict.fromkeys(SEQUENCES, "train") | {"0020": "val"}
 
 
@@ -85,7 +91,7 @@ def test_broken_frames_are_listed_and_options_are_checked(tmp_path: Path) -> Non
     tree(tmp_path, ("0001",))
     np.save(tmp_path / "vkitti3d_npy" / "0001" / "00000.npy", np.zeros((3, 6)))
     (tmp_path / "vkitti_1.3.1_rgb" / "0001" / "clone" / "00001.png").unlink()
-    first, second = VirtualKITTI(tmp_path, sequences=("0001",)).frames()
+    first, second = every_frame(VirtualKITTI(tmp_path, sequences=("0001",)))
     assert (
         isinstance(first, Unreadable)
         and "00000.npy: expected points of 7 numbers, found an array (3, 6)" in first.reason
@@ -94,7 +100,7 @@ def test_broken_frames_are_listed_and_options_are_checked(tmp_path: Path) -> Non
     cloud = np.ones((3, 7))
     cloud[:, 6] = 14
     np.save(tmp_path / "vkitti3d_npy" / "0001" / "00000.npy", cloud * [9, 0, 0, 0, 0, 0, 1])
-    assert "found 14 (of 3 points)" in next(iter(VirtualKITTI(tmp_path, sequences=("0001",)).frames())).reason
+    assert "found 14 (of 3 points)" in next(iter(every_frame(VirtualKITTI(tmp_path, sequences=("0001",))))).reason
     with pytest.raises(DataError, match=r"0002: expected clouds \*\.npy, found none; name the sequences"):
         VirtualKITTI(tmp_path).fingerprint()
     for options, message in (
@@ -112,3 +118,7 @@ def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
     first = reader.fingerprint()
     os.utime(tmp_path / "vkitti3d_npy" / "0020" / "00001.npy", (1, 1))
     assert reader.fingerprint() != first
+
+
+def test_frames_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    check_frames_by_themselves(VirtualKITTI(tree(tmp_path), weather=("clone", "fog"), points=15))

@@ -13,10 +13,12 @@ from PIL import Image
 from isthmus.data.clouds import Unreadable
 from isthmus.data.frame_classes import protocol
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.readers.a2d2 import class_list
 from isthmus.data.readers.semantickitti import LABELS
 from isthmus.data.readers.xmuda_pickle import BOX_NUMBERS, LIDARSEG_NUMBERS, XmudaPickles
 from isthmus.errors import DataError
+from reader_testing import check_frames_by_themselves
 
 
 def entries(root: Path, classes: int, kind: str, count: int = 3) -> list[dict[str, Any]]:
@@ -61,7 +63,7 @@ def test_nuscenes_pickles_follow_their_classes(name: str, numbers: tuple[str, ..
         entry |= {"sample_token": f"token{number}", "scene_name": f"scene-000{number // 2}", "calib": {"cam": [1, 2]}}
     write(tmp_path, "train_usa", made[:2])
     write(tmp_path, "test_usa", made[2:])
-    frames = list(reader(tmp_path, name, train=("train_usa",), test=("test_usa",)).frames())
+    frames = list(every_frame(reader(tmp_path, name, train=("train_usa",), test=("test_usa",))))
     assert [(f.name, f.part, f.group) for f in frames] == [
         ("token0", "train", "scene-0000"),
         ("token1", "train", "scene-0000"),
@@ -85,7 +87,7 @@ def test_semantickittis_pickles_have_raw_numbers_and_a_projection(tmp_path: Path
         "image_size": (16, 9),
     }
     write(tmp_path, "train", made)
-    (frame,) = reader(tmp_path, "semantickitti-10", train=("train",)).frames()
+    (frame,) = every_frame(reader(tmp_path, "semantickitti-10", train=("train",)))
     assert isinstance(frame, Frame) and frame.group == "04" and frame.name.endswith("velodyne/000007")
     np.testing.assert_array_equal(frame.projection, made[0]["proj_matrix"])
     assert frame.labels.tolist() == [protocol("semantickitti-10").label(LABELS[int(n)]) for n in raw]
@@ -98,7 +100,7 @@ def test_a2d2s_pickles_go_by_the_class_list(tmp_path: Path) -> None:
     made = entries(tmp_path, 4, "a2d2", 1)
     made[0]["lidar_path"] = "20180807_145028/lidar/cam_front_center/20180807145028_lidar_frontcenter_000000091.npz"
     write(tmp_path, "test", made)
-    (frame,) = reader(tmp_path, "a2d2-10", test=("test",)).frames()
+    (frame,) = every_frame(reader(tmp_path, "a2d2-10", test=("test",)))
     assert isinstance(frame, Frame) and frame.group == "20180807_145028"
     assert frame.labels.tolist() == [[255, 0, 3, 255][n] for n in made[0]["seg_labels"]]
 
@@ -121,9 +123,9 @@ def test_boxes_are_inert_and_other_objects_are_refused(tmp_path: Path, monkeypat
         source = reader(tmp_path, "nuscenes-box5", train=("train",))
         if name == "Thing":
             with pytest.raises(DataError, match=r"train\.pkl: .*nuscenes\.other\.Thing, which is not loaded"):
-                list(source.frames())
+                list(every_frame(source))
         else:
-            assert isinstance(next(iter(source.frames())), Frame)
+            assert isinstance(next(iter(every_frame(source))), Frame)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_a_frame_that_cannot_be_used_is_listed(change: dict[str, Any], message: 
     made = entries(tmp_path, 11, "bad", 2)
     made[0] |= change
     write(tmp_path, "train", made)
-    first, second = reader(tmp_path, "nuscenes-box5", train=("train",)).frames()
+    first, second = every_frame(reader(tmp_path, "nuscenes-box5", train=("train",)))
     assert isinstance(first, Unreadable) and isinstance(second, Frame)
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(first.reason)
@@ -163,11 +165,11 @@ def test_a_pickle_that_is_not_one_of_frames_is_an_error(tmp_path: Path) -> None:
     ):
         write(tmp_path, "train", content)
         with pytest.raises(DataError, match=message):
-            list(source.frames())
+            list(every_frame(source))
     with pytest.raises(DataError, match="splits: expected pickles for some of train, val, test"):
         reader(tmp_path, "nuscenes-box5")
     with pytest.raises(DataError, match="expected one of nuScenes, A2D2 or SemanticKITTI, found 'virtualkitti-6'"):
-        list(reader(tmp_path, "virtualkitti-6", train=("train",)).frames())
+        list(every_frame(reader(tmp_path, "virtualkitti-6", train=("train",))))
 
 
 def test_the_fingerprint_follows_pickles_and_protocol(tmp_path: Path) -> None:
@@ -178,3 +180,9 @@ def test_the_fingerprint_follows_pickles_and_protocol(tmp_path: Path) -> None:
     assert reader(tmp_path, "nuscenes-box5", val=("train",)).fingerprint() != first
     os.utime(tmp_path / "preprocess" / "train.pkl", (1, 1))
     assert reader(tmp_path, "nuscenes-box5", train=("train",)).fingerprint() != first
+
+
+def test_frames_do_not_depend_on_what_was_read_before_and_pickles_stay_at_home(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write(tmp_path, name, entries(tmp_path, len(BOX_NUMBERS), name))
+    check_frames_by_themselves(reader(tmp_path, "nuscenes-box5", train=("one",), test=("two",)), most=1000)

@@ -2,11 +2,14 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from isthmus.data.frame_store import prepare_frames
 from isthmus.data.frames import Frame
+from isthmus.data.frames import frames as every_frame
 from isthmus.data.simulators import lidar_layout
 from isthmus.data.simulators.lidar_layout import COUNTRIES, street
 from isthmus.data.simulators.lidar_light import glass, lit, moment, photograph
@@ -19,6 +22,7 @@ from isthmus.data.simulators.textures import Paint
 from isthmus.data.simulators.vehicles import GLASS
 from isthmus.errors import DataError
 from isthmus.geometry.meshes import box
+from reader_testing import check_frames_by_themselves
 
 FRAMES = {"day": 8, "night": 8, "country-a": 8, "country-b": 8, "lidar64": 4, "lidar16": 4}
 
@@ -28,7 +32,7 @@ class Made(dict[str, list[Frame]]):
 
     def __missing__(self, domain: str) -> list[Frame]:
         reader = SimulatedLidarStreets(domain=domain, train=FRAMES[domain], val=0, test=0, views=2)
-        self[domain] = list(reader.frames())
+        self[domain] = list(every_frame(reader))
         return self[domain]
 
 
@@ -289,7 +293,7 @@ def test_a_street_without_vehicles_people_and_lamps_works(monkeypatch: pytest.Mo
 
 
 def test_counts_parts_names_and_groups() -> None:
-    frames = list(SimulatedLidarStreets(domain="day", train=4, val=1, test=2, views=2, size=(16, 28)).frames())
+    frames = list(every_frame(SimulatedLidarStreets(domain="day", train=4, val=1, test=2, views=2, size=(16, 28))))
     assert [frame.part for frame in frames] == ["train"] * 4 + ["val"] + ["test"] * 2
     assert len({frame.name for frame in frames}) == len(frames)
     assert frames[2].name == "train/day-street-00003-0" and frames[2].group == "day-street-00003"
@@ -310,7 +314,7 @@ def test_views_move_forward_through_one_street() -> None:
 
 def test_a_frame_depends_on_nothing_but_its_place_and_its_domain() -> None:
     options = {"train": 4, "val": 1, "test": 1, "views": 2}
-    frames = list(SimulatedLidarStreets(domain="night", **options).frames())
+    frames = list(every_frame(SimulatedLidarStreets(domain="night", **options)))
     alone = SimulatedLidarStreets(domain="night", train=1, val=0, test=0, views=2)
     assert digest(alone.frame("train", 3)) == digest(frames[3])
     assert digest(alone.frame("test", 0)) == digest(frames[-1])
@@ -369,3 +373,11 @@ def test_classes_are_the_same_in_all_domains() -> None:
 def test_bad_arguments_are_named(field: str, value: object) -> None:
     with pytest.raises(DataError, match=field):
         SimulatedLidarStreets(**{"domain": "day", "train": 1, "val": 1, "test": 1, field: value})
+
+
+def test_processes_forked_from_one_that_has_traced_rays_make_the_same_frames(tmp_path: Path) -> None:
+    reader = SimulatedLidarStreets(domain="night", train=5, val=1, test=2, views=2, size=(16, 28))
+    check_frames_by_themselves(reader)
+    stores = [prepare_frames(reader, tmp_path / str(workers), None, workers=workers) for workers in (0, 2)]
+    for file in stores[0].path.iterdir():
+        assert (stores[1].path / file.name).read_bytes() == file.read_bytes()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from isthmus.data.frames import frames
 from isthmus.data.safe_pickle import load_pickle
 from isthmus.data.simulators.lidar_streets import SimulatedLidarStreets
 from isthmus.errors import DataError
@@ -21,7 +22,7 @@ DATA = os.environ.get("ISTHMUS_DATA")
 
 
 def frame():
-    return next(iter(SimulatedLidarStreets(domain="night", train=0, val=0, test=1, seed=5, size=(32, 56)).frames()))
+    return next(iter(frames(SimulatedLidarStreets(domain="night", train=0, val=0, test=1, seed=5, size=(32, 56)))))
 
 
 def write(folder: Path, stem: str, *, behind: int = 7) -> np.ndarray:

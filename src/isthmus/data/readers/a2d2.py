@@ -19,7 +19,6 @@ Points are in the frame the files give; the projection is not known from the fil
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +31,7 @@ from isthmus.data.class_protocol import apply_table
 from isthmus.data.clouds import Part, Unreadable
 from isthmus.data.files import stamp
 from isthmus.data.frame_classes import protocol
-from isthmus.data.frames import Frame
+from isthmus.data.frames import Frame, settings_alone
 from isthmus.data.image_files import read_image
 from isthmus.data.readers.lidar_files import check_finite, read_arrays, read_json
 from isthmus.data.readers.mtan import block_parts, check_blocks
@@ -77,7 +76,7 @@ class A2D2:
         root = Path(self.root)
         given = protocol(self.protocol)
         # What all frames depend on is looked at first: without it there is nothing to stamp.
-        _ = self._lens, class_list(root / "class_list.json")
+        _ = self._lens, self._colours
         files = [path for scene, *name in self._listed() for path in self._files(scene, *name).values()]
         return {
             "reader": "a2d2",
@@ -90,25 +89,30 @@ class A2D2:
             ),
         }
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """Scene after scene, frame after frame, named ``20180807_145028/000000091``; the group is the scene.
+    def entries(self) -> list[tuple[Part, str, str, str]]:
+        """Part, scene, date and number of each frame, scene after scene, frame after frame.
 
         Raises:
             DataError: there is no scene, or the calibration or the list of classes is broken.
         """
-        colours = class_list(Path(self.root) / "class_list.json")
-        table = protocol(self.protocol).table(dict(enumerate((*colours.values(), "unknown"))))
+        _ = self._colours, self._lens
         parts = self._parts()
-        for scene, date, number in self._listed():
-            name = f"{scene}/{number}"
-            try:
-                yield self._frame(self._files(scene, date, number), name, parts[scene], scene, list(colours), table)
-            except DataError as error:
-                yield Unreadable(name, str(error))
+        return [(parts[scene], scene, date, number) for scene, date, number in self._listed()]
 
-    def _frame(
-        self, files: dict[str, Path], name: str, part: Part, scene: str, colours: list[int], table: np.ndarray
-    ) -> Frame:
+    def read(self, entry: tuple[Part, str, str, str]) -> Frame | Unreadable:
+        """A frame, named ``20180807_145028/000000091``; the group is the scene."""
+        part, scene, date, number = entry
+        name = f"{scene}/{number}"
+        try:
+            return self._frame(self._files(scene, date, number), name, part, scene)
+        except DataError as error:
+            return Unreadable(name, str(error))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return settings_alone(self)
+
+    def _frame(self, files: dict[str, Path], name: str, part: Part, scene: str) -> Frame:
+        colours, table = self._colours
         arrays = read_arrays(files["lidar"], ("points", "row", "col"), ("reflectance",))
         points = arrays["points"]
         if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f":
@@ -137,6 +141,12 @@ class A2D2:
         image = undistorted(distorted, places)
         intensity = arrays["reflectance"].astype(np.float32) if "reflectance" in arrays else None
         return Frame(points, pixels, image, labels, name, part, scene, intensity)
+
+    @cached_property
+    def _colours(self) -> tuple[list[int], np.ndarray]:
+        """The colours of the classes, and the labels of the protocol by their rows."""
+        classes = class_list(Path(self.root) / "class_list.json")
+        return list(classes), protocol(self.protocol).table(dict(enumerate((*classes.values(), "unknown"))))
 
     def _map(self, size: tuple[int, int]) -> np.ndarray:
         if size not in self._maps:

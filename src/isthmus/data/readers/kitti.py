@@ -13,7 +13,6 @@ image and calibration of this kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,18 +52,20 @@ class KittiFrames:
         files = [path for name in self._names() for path in self._files(name) if path.is_file()]
         return {"reader": "kitti_frames", "version": 1, "folder": self.folder, "files": stamp(files, Path(self.root))}
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """All sweeps sorted by name, all of them test frames.
+    def entries(self) -> list[str]:
+        """The names of all sweeps, sorted.
 
         Raises:
             DataError: there is no folder of sweeps.
         """
-        for name in self._names():
-            sweep, image, calibration = self._files(name)
-            try:
-                yield read_frame(sweep, image, calibration, name=name)
-            except DataError as error:
-                yield Unreadable(name, str(error))
+        return self._names()
+
+    def read(self, entry: str) -> Frame | Unreadable:
+        """The frame of a name, a test frame."""
+        try:
+            return read_frame(*self._files(entry), name=entry)
+        except DataError as error:
+            return Unreadable(entry, str(error))
 
     def _names(self) -> list[str]:
         folder = Path(self.root) / self.folder / "velodyne"

@@ -21,8 +21,8 @@ independent. Differences measured here are those between sensors and places at o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,7 +32,7 @@ from isthmus.data.class_protocol import apply_table
 from isthmus.data.clouds import Part
 from isthmus.data.files import stamp
 from isthmus.data.frame_classes import protocol
-from isthmus.data.frames import Frame
+from isthmus.data.frames import Frame, settings_alone
 from isthmus.data.readers.lidar_files import check_finite, read_arrays
 from isthmus.data.readers.real_objects import DATA_VARIABLE
 from isthmus.errors import DataError
@@ -85,30 +85,42 @@ class LidarSweeps:
             "files": stamp([path], path.parent),
         }
 
-    def frames(self) -> Iterator[Frame]:
-        """The sweeps in the order of time, named by the sensor and the file's name of the sweep.
+    def entries(self) -> range:
+        """The numbers of the sweeps, in the order of time.
 
         Raises:
             DataError: the file is not what it should be.
         """
-        path = self._file()
-        arrays = _arrays(path)
-        given = protocol(f"sweeps-{self.sensor}")
-        table = given.table(dict(enumerate(arrays["class_names"].tolist())))
-        count = len(arrays["frame"])
-        for row in range(count):
-            rows = slice(arrays["offset"][row], arrays["offset"][row + 1])
-            points = arrays["points"][rows].astype(np.float32)
-            check_finite(points, f"{path}: points of sweep {row}")
-            labels = apply_table(table, arrays["label"][rows], path)
-            intensity = arrays["intensity"][rows].astype(np.float32)
-            if self.front:
-                ahead, aside = (1, 0) if self.sensor == "nuscenes" else (0, 1)
-                kept = points[:, ahead] > np.abs(points[:, aside])
-                points, labels, intensity = points[kept], labels[kept], intensity[kept]
-            name = f"{self.sensor}/{arrays['frame'][row]}"
-            part = _part(row, count)
-            yield Frame(points, None, None, labels, name, part, f"{part}/run {row // _RUN}", intensity)
+        return range(len(self._content[0]["frame"]))
+
+    def read(self, entry: int) -> Frame:
+        """A sweep, named by the sensor and the file's name of the sweep.
+
+        Raises:
+            DataError: the file is not what it should be.
+        """
+        path, (arrays, table) = self._file(), self._content
+        rows = slice(arrays["offset"][entry], arrays["offset"][entry + 1])
+        points = arrays["points"][rows].astype(np.float32)
+        check_finite(points, f"{path}: points of sweep {entry}")
+        labels = apply_table(table, arrays["label"][rows], path)
+        intensity = arrays["intensity"][rows].astype(np.float32)
+        if self.front:
+            ahead, aside = (1, 0) if self.sensor == "nuscenes" else (0, 1)
+            kept = points[:, ahead] > np.abs(points[:, aside])
+            points, labels, intensity = points[kept], labels[kept], intensity[kept]
+        name = f"{self.sensor}/{arrays['frame'][entry]}"
+        part = _part(entry, len(arrays["frame"]))
+        return Frame(points, None, None, labels, name, part, f"{part}/run {entry // _RUN}", intensity)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return settings_alone(self)
+
+    @cached_property
+    def _content(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The arrays of the file, and the protocol's labels by its numbers."""
+        arrays = _arrays(self._file())
+        return arrays, protocol(f"sweeps-{self.sensor}").table(dict(enumerate(arrays["class_names"].tolist())))
 
     def _file(self) -> Path:
         if self.path is not None:

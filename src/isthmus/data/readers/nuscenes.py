@@ -33,7 +33,6 @@ that name (it is needed for ``singapore`` alone). Scenes in neither are for trai
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +44,7 @@ from isthmus.data.class_protocol import ClassProtocol, apply_table
 from isthmus.data.clouds import Part, Unreadable
 from isthmus.data.files import stamp
 from isthmus.data.frame_classes import PROTOCOLS, protocol
-from isthmus.data.frames import Frame
+from isthmus.data.frames import Frame, settings_alone
 from isthmus.data.image_files import read_image
 from isthmus.data.readers.lidar_files import read_json, read_point_labels, read_sweep
 from isthmus.data.readers.mtan import block_parts, check_blocks
@@ -166,21 +165,29 @@ class NuScenes:
             "files": stamp([*tables, *(path for path in files if path.is_file())], root),
         }
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """The key frames, scene after scene as the tables have them, named by their sample; the group is the scene.
+    def entries(self) -> list[tuple[KeyFrame, Part]]:
+        """The key frames with their parts, scene after scene as the tables have them.
 
         Raises:
             DataError: tables or lists are missing or broken, or no scene belongs to the domain.
         """
-        table, parts = self._table(), self._parts
-        for frame in self._key_frames:
-            try:
-                yield self._frame(frame, table, parts[frame.scene.name])
-            except DataError as error:
-                yield Unreadable(frame.token, str(error))
+        # Looked at here so that numbers without a class are found before the first frame.
+        _ = self._table
+        return [(frame, self._parts[frame.scene.name]) for frame in self._key_frames]
 
-    def _frame(self, frame: KeyFrame, table: np.ndarray | None, part: Part) -> Frame:
-        root = Path(self.root)
+    def read(self, entry: tuple[KeyFrame, Part]) -> Frame | Unreadable:
+        """A key frame, named by its sample; the group is the scene."""
+        frame, part = entry
+        try:
+            return self._frame(frame, part)
+        except DataError as error:
+            return Unreadable(frame.token, str(error))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return settings_alone(self)
+
+    def _frame(self, frame: KeyFrame, part: Part) -> Frame:
+        root, table = Path(self.root), self._table
         values = read_sweep(root / frame.sweep, 5)
         points = values[:, :3]
         image = read_image(root / frame.image)
@@ -202,6 +209,7 @@ class NuScenes:
             frame.projection,
         )
 
+    @cached_property
     def _table(self) -> np.ndarray | None:
         """Labels by lidarseg's numbers; None where labels come from boxes."""
         if self.protocol not in _LIDARSEG:

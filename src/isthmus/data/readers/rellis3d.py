@@ -16,7 +16,6 @@ which the polynomial of the distortion would fold back into it, none is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,30 +105,33 @@ class Rellis3D:
             "files": stamp([*cameras, *(path for path in files if path.is_file())], root),
         }
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """The frames of the lists for training, validation and test, named ``00000/000104``; the group is the sequence.
+    def entries(self) -> list[tuple[Part, Path, Path, Path]]:
+        """Part, sweep, labels and image of each frame of the lists for training, validation and test.
 
         Raises:
-            DataError: a list or a calibration is missing or broken.
+            DataError: a list is missing or broken.
         """
-        table = protocol(self.protocol).table(LABELS)
-        cameras: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for part, sweep, labels, image in self._listed:
-            sequence = sweep.relative_to(self.root).parts[0]
-            if sequence not in cameras:
-                cameras[sequence] = read_camera(Path(self.root) / sequence)
-            name = f"{sequence}/{sweep.stem}"
-            try:
-                values = read_sweep(sweep, 4)
-                numbers = read_point_labels(labels, len(values)) & 0xFFFF
-                picture = read_image(image)
-                kept, pixels = distorted_visible(
-                    values[:, :3], *cameras[sequence], (picture.shape[0], picture.shape[1])
-                )
-                own = apply_table(table, numbers[kept], labels)
-                yield Frame(values[kept, :3], pixels, picture, own, name, part, sequence, values[kept, 3])
-            except DataError as error:
-                yield Unreadable(name, str(error))
+        return self._listed
+
+    def read(self, entry: tuple[Part, Path, Path, Path]) -> Frame | Unreadable:
+        """A frame, named ``00000/000104``; the group is the sequence.
+
+        Raises:
+            DataError: the calibration of the sequence is missing or broken.
+        """
+        part, sweep, labels, image = entry
+        sequence = sweep.relative_to(self.root).parts[0]
+        camera = read_camera(Path(self.root) / sequence)
+        name = f"{sequence}/{sweep.stem}"
+        try:
+            values = read_sweep(sweep, 4)
+            numbers = read_point_labels(labels, len(values)) & 0xFFFF
+            picture = read_image(image)
+            kept, pixels = distorted_visible(values[:, :3], *camera, (picture.shape[0], picture.shape[1]))
+            own = apply_table(protocol(self.protocol).table(LABELS), numbers[kept], labels)
+            return Frame(values[kept, :3], pixels, picture, own, name, part, sequence, values[kept, 3])
+        except DataError as error:
+            return Unreadable(name, str(error))
 
     @cached_property
     def _listed(self) -> list[tuple[Part, Path, Path, Path]]:

@@ -15,7 +15,6 @@ labels. A point is kept if it lies before the camera and inside its image (the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,28 +126,31 @@ class SemanticKITTI:
             "files": stamp(files, Path(self.root)),
         }
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """Sequence after sequence, scan after scan, named ``00/000000``; the group is the sequence.
+    def entries(self) -> list[tuple[str, str]]:
+        """Sequence and name of each scan, sequence after sequence, scan after scan.
 
         Raises:
-            DataError: a sequence has no folder of scans, or its calibration is broken.
+            DataError: a sequence has no folder of scans.
         """
-        table = label_table(protocol(self.protocol))
-        projections: dict[str, np.ndarray] = {}
-        for sequence, name in self._listed():
-            files = self._files(sequence, name)
-            if self.images and sequence not in projections:
-                projections[sequence] = read_calibration(files["calibration"])
-            try:
-                yield self._frame(sequence, name, files, table, projections.get(sequence))
-            except DataError as error:
-                yield Unreadable(f"{sequence}/{name}", str(error))
+        return self._listed()
 
-    def _frame(
-        self, sequence: str, name: str, files: dict[str, Path], table: np.ndarray, projection: np.ndarray | None
-    ) -> Frame:
+    def read(self, entry: tuple[str, str]) -> Frame | Unreadable:
+        """A scan, named ``00/000000``; the group is the sequence.
+
+        Raises:
+            DataError: the calibration of the sequence is broken.
+        """
+        sequence, name = entry
+        files = self._files(sequence, name)
+        projection = read_calibration(files["calibration"]) if self.images else None
+        try:
+            return self._frame(sequence, name, files, projection)
+        except DataError as error:
+            return Unreadable(f"{sequence}/{name}", str(error))
+
+    def _frame(self, sequence: str, name: str, files: dict[str, Path], projection: np.ndarray | None) -> Frame:
         values = read_sweep(files["sweep"], 4)
-        labels = read_labels(files["labels"], len(values), table) if "labels" in files else None
+        labels = read_labels(files["labels"], len(values), self._table) if "labels" in files else None
         kept: np.ndarray | slice = slice(None)
         image = pixels = None
         if projection is not None:
@@ -186,6 +188,10 @@ class SemanticKITTI:
                 )
             listed += [(sequence, name) for name in names]
         return listed
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return label_table(protocol(self.protocol))
 
     @cached_property
     def _folder(self) -> Path:

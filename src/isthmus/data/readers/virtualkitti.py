@@ -15,8 +15,8 @@ on; ``points=None`` keeps all. All sequences are for training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,21 +105,24 @@ class VirtualKITTI:
             "files": stamp(files, Path(self.root)),
         }
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """Sequence after sequence, frame after frame, named ``0001/00000``; the group is the sequence.
+    def entries(self) -> list[tuple[Part, str, str]]:
+        """Part, sequence and name of each frame, sequence after sequence, frame after frame.
 
         Raises:
             DataError: a sequence has no clouds.
         """
-        table = protocol(self.protocol).table(dict(enumerate(CLASSES)))
         parts = dict(zip(self.sequences, block_parts("train", len(self.sequences), self.validation_share, 1)))
-        for sequence, name in self._listed():
-            try:
-                yield self._frame(sequence, name, parts[sequence], table)
-            except DataError as error:
-                yield Unreadable(f"{sequence}/{name}", str(error))
+        return [(parts[sequence], sequence, name) for sequence, name in self._listed()]
 
-    def _frame(self, sequence: str, name: str, part: Part, table: np.ndarray) -> Frame:
+    def read(self, entry: tuple[Part, str, str]) -> Frame | Unreadable:
+        """A frame, named ``0001/00000``; the group is the sequence."""
+        part, sequence, name = entry
+        try:
+            return self._frame(sequence, name, part)
+        except DataError as error:
+            return Unreadable(f"{sequence}/{name}", str(error))
+
+    def _frame(self, sequence: str, name: str, part: Part) -> Frame:
         cloud, picture = self._files(sequence, name)
         values = read_npy(cloud)
         if values.ndim != 2 or values.shape[1] < 7:
@@ -132,8 +135,12 @@ class VirtualKITTI:
         if self.points is not None and len(rows) > self.points:
             drawn = np.sort(self._generator(sequence, name).permutation(len(rows))[: self.points])
             rows, pixels = rows[drawn], pixels[drawn]
-        labels = apply_table(table, values[rows, 6], cloud)
+        labels = apply_table(self._table, values[rows, 6], cloud)
         return Frame(points[rows], pixels, image, labels, f"{sequence}/{name}", part, sequence, None, PROJECTION)
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return protocol(self.protocol).table(dict(enumerate(CLASSES)))
 
     def _files(self, sequence: str, name: str) -> tuple[Path, Path]:
         root = Path(self.root)

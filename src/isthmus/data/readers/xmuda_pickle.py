@@ -17,13 +17,14 @@ lidar_path    text                  names the frame where there is no ``sample_t
 Numbers in ``seg_labels``: nuScenes and "seg5" pickles count the eleven classes of the boxes, the journal's lidarseg
 pickles the seventeen of the challenge, A2D2's the rows of ``class_list.json`` (55 is "unknown"), SemanticKITTI's are
 those of its ``.label`` files. nuScenes' pickles hold objects of two classes for the boxes; they stay inert and are not
-looked at. A whole pickle is in memory while its frames are read (a few gigabytes for nuScenes' training parts).
+looked at. A reader keeps its pickles in memory (a few gigabytes for nuScenes' training parts); processes that are
+forked from one that has listed the frames share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from isthmus.data.class_protocol import apply_table
 from isthmus.data.clouds import PARTS, Part, Unreadable
 from isthmus.data.files import stamp
 from isthmus.data.frame_classes import protocol
-from isthmus.data.frames import Frame
+from isthmus.data.frames import Frame, settings_alone
 from isthmus.data.image_files import read_image
 from isthmus.data.readers.a2d2 import class_list
 from isthmus.data.readers.lidar_files import check_finite
@@ -103,30 +104,48 @@ class XmudaPickles:
             "files": stamp([path for _, path in self._listed()], Path(self.preprocess)),
         }
 
-    def frames(self) -> Iterator[Frame | Unreadable]:
-        """The frames of the pickles in their order.
+    def entries(self) -> list[tuple[Part, Path, int]]:
+        """Part, pickle and number in it of each frame, in the order of the pickles.
 
         Raises:
             DataError: a pickle is missing, cannot be read, or is no list of dicts.
         """
-        table = self._table()
-        for part, path in self._listed():
-            entries = load_pickle(path, INERT)
-            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-                raise DataError(f"{path}: expected a list of dicts, found {type(entries).__name__}")
-            for number, entry in enumerate(entries):
-                missing = [key for key in _KEYS if key not in entry]
-                if missing:
-                    raise DataError(
-                        f"{path}[{number}]: expected the keys {', '.join(_KEYS)}, found {', '.join(map(str, entry))}"
-                    )
-                name = str(entry.get("sample_token", Path(str(entry["lidar_path"])).with_suffix("")))
-                try:
-                    yield self._frame(entry, f"{path}[{number}]", name, part, table)
-                except DataError as error:
-                    yield Unreadable(name, str(error))
+        _ = self._table
+        return [(part, path, number) for part, path in self._listed() for number in range(len(self._rows(path)))]
 
-    def _frame(self, entry: dict[str, Any], where: str, name: str, part: Part, table: np.ndarray) -> Frame:
+    def read(self, entry: tuple[Part, Path, int]) -> Frame | Unreadable:
+        """A frame, named by its sample or its sweep.
+
+        Raises:
+            DataError: it lacks a key.
+        """
+        part, path, number = entry
+        row = self._rows(path)[number]
+        where = f"{path}[{number}]"
+        if any(key not in row for key in _KEYS):
+            raise DataError(f"{where}: expected the keys {', '.join(_KEYS)}, found {', '.join(map(str, row))}")
+        name = str(row.get("sample_token", Path(str(row["lidar_path"])).with_suffix("")))
+        try:
+            return self._frame(row, where, name, part)
+        except DataError as error:
+            return Unreadable(name, str(error))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return settings_alone(self)
+
+    @cached_property
+    def _loaded(self) -> dict[Path, list[dict[str, Any]]]:
+        return {}
+
+    def _rows(self, path: Path) -> list[dict[str, Any]]:
+        if path not in self._loaded:
+            rows = load_pickle(path, INERT)
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise DataError(f"{path}: expected a list of dicts, found {type(rows).__name__}")
+            self._loaded[path] = rows
+        return self._loaded[path]
+
+    def _frame(self, entry: dict[str, Any], where: str, name: str, part: Part) -> Frame:
         count = len(entry["points"]) if isinstance(entry["points"], np.ndarray) else 0
         for key, shape, kinds in (
             ("points", (count, 3), "f"),
@@ -147,7 +166,7 @@ class XmudaPickles:
                 f"{where}: points_img: expected rows and columns inside the image of {image.shape[:2]}, found "
                 f"{pixels[outside][0].tolist()}"
             )
-        labels = apply_table(table, entry["seg_labels"], where)
+        labels = apply_table(self._table, entry["seg_labels"], where)
         projection = entry.get("proj_matrix")
         if not isinstance(projection, np.ndarray) or projection.shape != (3, 4):
             projection = None
@@ -155,6 +174,7 @@ class XmudaPickles:
             projection = projection.astype(np.float64)
         return Frame(points, pixels, image, labels, name, part, _group(entry), None, projection)
 
+    @cached_property
     def _table(self) -> np.ndarray:
         given = protocol(self.protocol)
         if given.dataset == "semantickitti":

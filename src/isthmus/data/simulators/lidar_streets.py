@@ -17,7 +17,6 @@ same distribution. Traffic stands still while the car passes through a street.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
@@ -153,11 +152,14 @@ class SimulatedLidarStreets:
             "dropout": self.sensor.dropout,
         }
 
-    def frames(self) -> Iterator[Frame]:
-        """All frames: training, validation, test, each by index."""
-        for part, count in zip(PARTS, (self.train, self.val, self.test)):
-            for index in range(count):
-                yield self.frame(part, index)
+    def entries(self) -> list[tuple[Part, int]]:
+        """Part and index of each frame: training, validation, test, each by index."""
+        counts = zip(PARTS, (self.train, self.val, self.test))
+        return [(part, index) for part, count in counts for index in range(count)]
+
+    def read(self, entry: tuple[Part, int]) -> Frame:
+        """The frame of a part and an index."""
+        return self.frame(*entry)
 
     def frame(self, part: Part, index: int) -> Frame:
         """Return one frame without making those before it; ``index`` may exceed the count of the part."""

@@ -63,7 +63,7 @@ def check_frames(reader: FrameReader) -> FrameCheckReport:
         labelled=dict.fromkeys(PARTS, 0),
         points={part: np.zeros(len(classes) + 1, dtype=np.int64) for part in PARTS},
     )
-    for frame in usable(reader, None, report.problems):
+    for frame in usable(reader, report.problems):
         size = (0, 0) if frame.image is None else (frame.image.shape[0], frame.image.shape[1])
         report.sizes[size] = report.sizes.get(size, 0) + 1
         report.frames[frame.part] += 1
@@ -166,10 +166,13 @@ def raw_domain(name: str, root: Path, changes: Sequence[tuple[str, str]]) -> Fra
         raise RecipeError(f"data prepare {name}: " + "; ".join(explain(each) for each in error.errors())) from None
 
 
-def prepare_raw(name: str, root: Path, out: Path, changes: Sequence[tuple[str, str]]) -> FrameStore:
+def prepare_raw(
+    name: str, root: Path, out: Path, changes: Sequence[tuple[str, str]], *, workers: int = 0
+) -> FrameStore:
     """Read a raw data set into a store below ``out``, with a progress line; a finished one is opened.
 
-    A run whose recipe names the same data set and size finds the store with ``ISTHMUS_CACHE=out``.
+    A run whose recipe names the same data set and size finds the store with ``ISTHMUS_CACHE=out``. See
+    :func:`isthmus.data.frame_store.prepare_frames` for what becomes of interrupted work, and for ``workers``.
 
     Raises:
         RecipeError: see :func:`raw_domain`.
@@ -178,4 +181,4 @@ def prepare_raw(name: str, root: Path, out: Path, changes: Sequence[tuple[str, s
     domain = raw_domain(name, root, changes)
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: expected a folder to write to, found a file")
-    return prepare_frames(build_reader(domain.data), out, domain.size, progress=True)
+    return prepare_frames(build_reader(domain.data), out, domain.size, workers=workers, progress=True)

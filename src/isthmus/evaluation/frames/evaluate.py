@@ -9,6 +9,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from isthmus.data.frame_reading import reading_workers
 from isthmus.data.frame_store import FrameStore, prepare_frames
 from isthmus.errors import RecipeError, RunError
 from isthmus.evaluation.dense.scores import Measured, image_groups, image_key, only, score_gain, select, shared_tasks
@@ -66,7 +67,8 @@ def _other(run: FrameRun, problem: FrameProblem, data: str) -> FrameStore:
             f"found {data!r}: {why}"
         ) from None
     size = (int(problem.target.size[0]), int(problem.target.size[1]))
-    store = prepare_frames(build_reader(spec), cache_folder(), size if any(size) else None)
+    wanted = size if any(size) else None
+    store = prepare_frames(build_reader(spec), cache_folder(), wanted, workers=reading_workers(4))
     if store.classes != problem.source.classes:
         raise RunError(
             f"--data: expected the classes {', '.join(problem.source.classes)}, found {', '.join(store.classes)}"

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from isthmus.data.frame_store import resized_frame
+from isthmus.data.frame_reading import resized_frame
 from isthmus.data.frames import Frame
 from isthmus.errors import DataError, RunError
 from isthmus.evaluation.dense.pictures import png

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from isthmus.data.frame_reading import reading_workers
 from isthmus.data.frame_store import FrameStore, prepare_frames
 from isthmus.data.frame_stream import LABEL, FrameStream, frame_batches
 from isthmus.data.frames import NO_LABEL
@@ -162,9 +163,10 @@ class FrameProblem(Problem):
         stream.labels = {**stream.labels, **{pseudo_label(name): v for name, v in read_arrays(file).items()}}
 
 
-def open_frames(domain: FrameDomainSpec, *, progress: bool = False) -> FrameStore:
-    """Prepare (once) and open the frames of a domain."""
-    return prepare_frames(build_reader(domain.data), cache_folder(), domain.size, progress=progress)
+def open_frames(domain: FrameDomainSpec, *, workers: int | None = None, progress: bool = False) -> FrameStore:
+    """Prepare (once) and open the frames of a domain; up to four processes read them unless ``workers`` is given."""
+    wanted = reading_workers(4) if workers is None else workers
+    return prepare_frames(build_reader(domain.data), cache_folder(), domain.size, workers=wanted, progress=progress)
 
 
 def class_counts(store: FrameStore) -> np.ndarray:
