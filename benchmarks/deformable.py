@@ -35,7 +35,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-    "small": Setting(4, 16, 64, 112, 2000),
+    "small": Setting(2, 16, 64, 112, 1550),
     "papers": Setting(2, 64, 225, 400, 7000),
     "papers, one frame": Setting(1, 64, 225, 400, 7000),
 }

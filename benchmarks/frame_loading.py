@@ -186,7 +186,7 @@ def check_equal() -> None:
 
 
 def frame_store() -> list[Row]:
-    """Batches of four frames from the store: against a training step, and against pickles with image files."""
+    """Batches of the recipe's size from the store: against a training step, and against pickles with image files."""
     with tempfile.TemporaryDirectory() as name:
         os.environ[FOLDER] = name
         check_equal()

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import struct
@@ -278,6 +279,23 @@ def test_broken_arrays_are_named_and_never_unpickled(read: Any, tmp_path: Path) 
     path.unlink()
     with pytest.raises(DataError, match=r"a\.npy: expected an array, found no file"):
         read(path)
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "drive gone"), MemoryError()])
+def test_what_is_no_fault_of_the_file_is_not_put_down_to_it(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(np, "load", fail)
+    for read, name in ((read_image, "a.png"), (read_npy, "a.npy")):
+        with pytest.raises(type(fault)) as caught:
+            read(tmp_path / name)
+        assert caught.value is fault
 
 
 def test_a_class_map_of_booleans_is_zeros_and_ones() -> None:

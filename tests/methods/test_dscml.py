@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from isthmus.methods.dscml import DsCML, game_name
+from isthmus.methods.xmuda import XMUDA
 from isthmus.models.deformable_patch import DeformablePatch
 from stream_testing import (
     CLASSES,
@@ -252,6 +253,16 @@ def test_the_letter_of_equations_1_and_10_has_the_classifier_itself_imitate(patc
         reached = touched(model, losses[f"{loss}/source"].sum)
         assert f"network.classifiers.{student}" in reached and f"network.classifiers.{teacher}" not in reached
         assert not any("mimicry" in each for each in reached)
+
+
+def test_cml_through_mimicry_heads_is_xmuda():
+    weights = {"source_weight": 0.9, "target_weight": 0.2}
+    ours, theirs = (kind(network(mimicry=True), CLASSES, **weights) for kind in (DsCML, XMUDA))
+    theirs.load_state_dict(ours.state_dict())
+    found = [model(pair(), PROGRESS) for model in (ours, theirs)]
+    assert list(found[0]) == list(found[1])
+    for name, loss in found[0].items():
+        assert torch.equal(loss.sum, found[1][name].sum) and loss.coefficient == found[1][name].coefficient
 
 
 def test_games_need_both_domains():

@@ -56,4 +56,6 @@ def lockable(folder: Path) -> bool:
 def discard(folder: Path, doomed: Path) -> None:
     """Remove a folder that this process holds, under another name, so that nobody ever meets a part of it."""
     os.rename(folder, doomed)
+    # Without its lock it is taken for what it is, should this process be killed now.
+    (doomed / _NAME).unlink(missing_ok=True)
     shutil.rmtree(doomed, ignore_errors=True)

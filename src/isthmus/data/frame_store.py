@@ -10,8 +10,8 @@ What happens to a frame:
 3. a label without a single labelled point counts as absent.
 
 Frames are read by as many processes as wanted (``isthmus.data.frame_reading``) and written to disk one by one
-(``isthmus.data.frame_writer``), so memory holds a few of them at a time, and work that was interrupted is gone on with.
-A data set either has an image in every frame or in none.
+(``isthmus.data.frame_writer``), so memory holds up to eight of them for each process, and work that was interrupted is
+gone on with. A data set either has an image in every frame or in none.
 """
 
 from __future__ import annotations

@@ -97,9 +97,12 @@ class FrameWriter:
         """Write the next frame, or take down why there is none.
 
         Raises:
-            DataError: a name that comes twice, a part that is none, or an image of another size than those before.
+            Unfit: a name that comes twice, a part that is none, or an image of another size than those before.
         """
-        publish.check_sample(found, self._names)
+        try:
+            publish.check_sample(found, self._names)
+        except DataError as error:
+            raise publish.Unfit(str(error)) from None
         if isinstance(found, Unreadable):
             self.skipped.append(Skipped(found.name, found.reason))
         else:
@@ -112,10 +115,10 @@ class FrameWriter:
         """Write what is known at the end only: headers, the small arrays and the description.
 
         Raises:
-            DataError: no frame could be used.
+            Unfit: no frame could be used.
         """
         if not self.kept:
-            raise DataError(publish.nothing_usable(self.skipped))
+            raise publish.Unfit(publish.nothing_usable(self.skipped))
         self._note()
         offsets = np.concatenate([[0], np.cumsum([entry.points for entry in self.kept])]).astype(np.int64)
         self._write_headers(len(self.kept), int(offsets[-1]))
@@ -135,6 +138,10 @@ class FrameWriter:
             "skipped": [entry._asdict() for entry in self.skipped],
         }
         (self._folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        # The journal goes once the store is published, so all of it has to be on disk by then.
+        for path in (*map(self._path, ("offsets", "parts", "present", "projections")), self._folder / "meta.json"):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.npy"
@@ -145,7 +152,7 @@ class FrameWriter:
             self.size = found
             self._write_headers(0, 0)
         if found != self.size:
-            raise DataError(
+            raise publish.Unfit(
                 f"{frame.name}: image: expected {_described(self.size)} as in {self.kept[0].name}, found "
                 f"{_described(found)}; give a size to which all images are brought, or leave out frames without one"
             )

@@ -19,6 +19,7 @@ An ``.npy`` map may be ``(H, W)`` or ``(H, W, 1)``. Nothing is ever unpickled. E
 
 from __future__ import annotations
 
+import errno
 import warnings
 from pathlib import Path
 
@@ -146,7 +147,11 @@ def read_npy(path: Path) -> np.ndarray:
         raise DataError(f"{path}: expected an array, found no file")
     try:
         array = np.load(path, allow_pickle=False)
+    except MemoryError:
+        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EACCES):
+            raise
         # A broken header fails in any way at all: ValueError, EOFError, SyntaxError, tokenize errors.
         raise DataError(f"{path}: expected a whole .npy file, found one that cannot be read ({error})") from error
     # np.load goes by the content, whatever the suffix says.
@@ -226,7 +231,11 @@ def _opened(path: Path) -> Image.Image:
             with Image.open(path) as picture:
                 picture.load()
                 return picture
+    except MemoryError:
+        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EACCES):
+            raise  # a drive that drops out is no fault of the file
         # Decoders fail on broken input in any way at all: OSError, SyntaxError, struct.error, zlib.error.
         raise DataError(
             f"{path}: expected a whole image, found one that cannot be read ({type(error).__name__}: {error})"

@@ -45,6 +45,10 @@ class Skipped(NamedTuple):
     reason: str
 
 
+class Unfit(DataError):
+    """A data set of which no store can be made as it is: another try would end the same way, so no work is kept."""
+
+
 class _Named(Protocol):
     @property
     def name(self) -> str: ...
@@ -85,7 +89,7 @@ def build_resumable(final: Path, write: Callable[[Path, Path | None, Callable[[]
 
     The work lies in a folder beside ``final`` whose name follows from it. Another process that prepares the same data
     at once works in a private folder, as with :func:`build`. Work is kept for :data:`RESUMABLE_SECONDS` after it was
-    last written to, and not at all after a ``DataError``, which would only come again.
+    last written to, and not at all after :class:`Unfit`.
 
     Args:
         final: the folder of the store.
@@ -110,7 +114,7 @@ def build_resumable(final: Path, write: Callable[[Path, Path | None, Callable[[]
                 (work / _STORE).mkdir(exist_ok=True)
                 write(work / _STORE, work / _JOURNAL, lock.close)
                 _publish(work / _STORE, final)
-        except DataError:
+        except Unfit:
             folder_lock.discard(work, _private(cache))
             raise
         folder_lock.discard(work, _private(cache))

@@ -25,7 +25,7 @@ What the paper leaves open, and the choice here (all are options):
 other the source's 3D and the target's 2D predictions (``crossed``); ``same`` compares like with like and ``both`` has
 all four (Table 4). ``literal``: generator and discriminator play the printed saturating game; ``non-saturating``: the
 target's predictions are to be called source, as in the released code, which shows each discriminator the mimicry heads'
-predictions as well (``mimicry_shown``).
+predictions as well (``mimicry_shown``; with the terms ``max-min`` no imitation trains the 2D head, there as here).
 """
 
 from __future__ import annotations

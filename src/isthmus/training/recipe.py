@@ -90,6 +90,10 @@ class StageSpec(Spec):
     def _warm_up_ends(self) -> StageSpec:
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps: expected fewer than the stage's {self.steps}, found {self.warmup_steps}")
+        if self.start_from == "scratch" and self.keep_optimizer:
+            raise ValueError(
+                "keep_optimizer: its moments belong to other weights than start_from 'scratch' begins with"
+            )
         if (self.schedule == "step") != (self.decay_every is not None):
             raise ValueError(f"decay_every: expected it with schedule 'step' only, found {self.decay_every}")
         return self

@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -107,3 +108,13 @@ def test_what_is_no_json_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'[{"a": "\xff"}]')
     with pytest.raises(DataError, match=r"a\.json: expected"):
         list(json_rows(tmp_path / "a.json"))
+
+
+def test_a_drive_that_drops_out_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path) -> bytes:
+        raise OSError(errno.EIO, "drive gone")
+
+    (tmp_path / "0.bin").write_bytes(bytes(16))
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="drive gone"):
+        read_sweep(tmp_path / "0.bin", 4)

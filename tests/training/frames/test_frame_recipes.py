@@ -84,11 +84,7 @@ def test_rows_of_the_ablations_are_what_they_are_called() -> None:
     ]  # fmt: skip
     assert dscml("scml-released").halved and dscml("scml-released").network.extremes.keys() == {"max", "min"}
     assert not dscml("dscml").halved and not dscml("dscml").network.extremes
-    assert [dscml(row).terms for row in ("dscml", "dscml-mean", "dscml-none")] == [
-        "max-min",
-        "mean",
-        "none",
-    ]
+    assert [dscml(row).terms for row in ("dscml", "dscml-mean", "dscml-none")] == ["max-min", "mean", "none"]
     assert dscml("dscml-probabilities").network.pooled == "probabilities"
     for row, alignment in (("cmal", "crossed"), ("cmal-same", "same"), ("cmal-both", "both")):
         games = dscml(row).adversaries
@@ -148,7 +144,18 @@ def test_weights_of_imitation_are_the_published_ones() -> None:
         ("day-night", (1.0, 0.1)),
         ("a2d2-semantickitti", (0.1, 0.01)),
     ):
-        method = named(f"xmuda/{pair}").method
+        for row in ("xmuda", "dscml", "cmal"):
+            method = named(f"{row}/{pair}").method
+            assert (method.source_weight, method.target_weight) == weights
+    for pair, weights, games, sides in (
+        ("usa-singapore", (0.8, 0.1), {"2D": 0.07, "3D": 0.05}, (0.1, 0.2)),
+        ("day-night", (0.6, 0.1), {"2D": 0.07, "3D": 0.05}, (0.1, 0.2)),
+        ("a2d2-semantickitti", (0.05, 0.001), {"2D": 0.07, "3D": 0.07}, (0.1, 0.15)),
+    ):
+        method = named(f"cmal-released/{pair}").method
+        assert (method.source_weight, method.target_weight) == weights
+        assert (method.adversary_weights, method.adversary.sides) == (games, sides)
+        method = named(f"scml-released/{pair}").method
         assert (method.source_weight, method.target_weight) == weights
 
 
@@ -174,6 +181,9 @@ def test_networks_of_a_missing_stream_need_no_weights() -> None:
         ("dscml", {"method__patch__size": 17}, "patch.size"),
         ("dscml", {"method__variant": "released"}, "patch.offsets: expected 'zero' with variant 'released'"),
         ("cml", {"method__pooled": "probabilities"}, "pooled: expected 'features' without a patch"),
+        ("dscml", {"method__mimicry_shown": True}, "alignment: expected one with mimicry_shown"),
+        ("cmal", {"method__mimicry_shown": True, "method__terms": "none"}, "mimicry_shown: nothing trains"),
+        ("pl", {"stages__1__keep_optimizer": True}, "stages.1.*keep_optimizer: its moments"),
         ("clan", {"method__adversary__game": "literal"}, "adversary: clan weighs points"),
         ("clan", {"method__adversary__discriminator": "chunks"}, "adversary: clan weighs points"),
         ("cmal", {"method__adversary__game": "reversal"}, "adversary.game"),

@@ -169,5 +169,6 @@ def _bytes(path: Path, what: str) -> bytes:
         raise DataError(f"{path}: expected {what}, found no file")
     try:
         return path.read_bytes()
-    except OSError as error:
+    except PermissionError as error:
         raise DataError(f"{path}: expected {what}, found {error}") from error
+    # Other errors of the system are no fault of the file (a drive that drops out), and must not leave it out for good.

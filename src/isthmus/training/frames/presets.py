@@ -43,8 +43,22 @@ CMAL_GAME = PointAdversarySpec(weight=0.05, discriminator="chunks")
 
 
 @dataclass(frozen=True)
+class Released:
+    """Weights in DsCML's released code: of imitation, of the games by the target's stream, of a game's two sides."""
+
+    source_weight: float = 0.8
+    target_weight: float = 0.1
+    game_2d: float = 0.07
+    game_3d: float = 0.05
+    sides: tuple[float, float] = (0.1, 0.2)
+
+
+@dataclass(frozen=True)
 class Pair:
-    """Two domains, and how long to train on what network."""
+    """Two domains, and how long to train on what network.
+
+    ``source_weight`` and ``target_weight`` are those of imitation in xMUDA, which DsCML's paper leaves open.
+    """
 
     source: FrameDomainSpec
     target: FrameDomainSpec
@@ -56,6 +70,7 @@ class Pair:
     learning_rate: float = 1e-3
     source_weight: float = 1.0
     target_weight: float = 0.1
+    released: Released = Released()
     streams: tuple[Literal["2D", "3D"], ...] = ("2D", "3D")
 
 
@@ -86,12 +101,20 @@ def methods(pair: Pair) -> dict[str, FrameMethodSpec]:
     def dscml(**options: object) -> DsCMLSpec:
         return DsCMLSpec.model_validate({"kind": "dscml", **weights, **options})
 
+    given = pair.released
+    released = {
+        "patch": SQUARE,
+        "variant": "released",
+        "source_weight": given.source_weight,
+        "target_weight": given.target_weight,
+    }
+
     return rows | {
         "xmuda": XMUDASpec(kind="xmuda", **weights),
         "cml": dscml(patch=None),
         "cml-classifier": dscml(patch=None, student="classifier"),
         "scml": dscml(patch=SQUARE),
-        "scml-released": dscml(patch=SQUARE, variant="released"),
+        "scml-released": dscml(**released),
         "dscml": dscml(),
         "dscml-3x3": dscml(patch=PatchSpec(size=3)),
         "dscml-mean": dscml(terms="mean"),
@@ -102,11 +125,10 @@ def methods(pair: Pair) -> dict[str, FrameMethodSpec]:
         "cmal-same": dscml(alignment="same", adversary=CMAL_GAME),
         "cmal-both": dscml(alignment="both", adversary=CMAL_GAME),
         "cmal-released": dscml(
-            patch=SQUARE,
-            variant="released",
+            **released,
             alignment="crossed",
-            adversary=CMAL_GAME.model_copy(update={"sides": (0.1, 0.2)}),
-            adversary_weights={"2D": 0.07, "3D": 0.05},
+            adversary=CMAL_GAME.model_copy(update={"sides": given.sides}),
+            adversary_weights={"2D": given.game_2d, "3D": given.game_3d},
             mimicry_shown=True,
         ),
         "cmal-literal": dscml(alignment="crossed", adversary=CMAL_GAME.model_copy(update={"game": "literal"})),
@@ -165,6 +187,7 @@ def nuscenes(
         steps=PUBLISHED_STEPS,
         batch_size=8,
         evaluate_every=5000,
+        released=Released() if source == "usa" else Released(source_weight=0.6),
     )
 
 
@@ -187,6 +210,7 @@ def to_semantickitti(source: A2D2Spec | VirtualKITTISpec, protocol: str) -> Pair
         evaluate_every=5000,
         source_weight=0.1,
         target_weight=0.01,
+        released=Released(0.05, 0.001, game_2d=0.07, game_3d=0.07, sides=(0.1, 0.15)),
     )
 
 

@@ -243,6 +243,10 @@ class DsCMLSpec(Spec):
             raise ValueError("patch.offsets: expected 'zero' with variant 'released', found 'learned'")
         if self.pooled == "probabilities" and self.patch is None:
             raise ValueError("pooled: expected 'features' without a patch, found 'probabilities'")
+        if self.alignment is None and (self.mimicry_shown or self.adversary_weights):
+            raise ValueError("alignment: expected one with mimicry_shown or adversary_weights, found none")
+        if self.mimicry_shown and (self.student == "classifier" or self.terms == "none"):
+            raise ValueError("mimicry_shown: nothing trains mimicry heads with student 'classifier' or terms 'none'")
         return self
 
 
