@@ -20,8 +20,10 @@ from isthmus.gates.base import Evidence, Gate
 from isthmus.gates.memory import SkewnessMemory
 from isthmus.methods.base import GateRecord, Method
 from isthmus.models.classifier import PointClassifier
+from isthmus.models.dgcnn_segmentation import PointSegmenter
 from isthmus.models.modes import evaluating
 from isthmus.tasks.classification import Classification
+from isthmus.tasks.shape_parts import ShapeParts
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class GatedMethod(Method):
 
     def __init__(
         self,
-        network: PointClassifier,
-        task: Classification,
+        network: PointClassifier | PointSegmenter,
+        task: Classification | ShapeParts,
         *,
         gate: Gate | None = None,
         gating: GatingOptions = DEFAULT_GATING,
@@ -120,7 +122,8 @@ class GatedMethod(Method):
         if self.gate is None:
             return
         for domain, batch in batches.items():
-            labels = batch.labels.get(self.task.name, torch.full_like(batch.sample_id, -1))
+            nothing = torch.full_like(batch.sample_id, -1)
+            labels = nothing if self.task.name in batch.valid else batch.labels.get(self.task.name, nothing)
             self.gate_records[domain] = GateRecord(scores[domain], participation[domain] > 0, labels)
 
     def agreement(self, batch: Batch, batches: dict[str, Batch], progress: Progress) -> Tensor:
@@ -138,12 +141,17 @@ class GatedMethod(Method):
         shared = [p for p in self.network.encoder.parameters() if p.requires_grad]
         with evaluating(self):
             logits = self.network(target.inputs["points"][known])
-            oracle = flat_gradient(self.task.loss(logits, target.labels[truth][known]).mean(), shared)
+            valid = target.valid[truth][known] if truth in target.valid else None
+            oracle = flat_gradient(self.task.loss(logits, target.labels[truth][known], valid).mean(), shared)
             cosines = []
             for row in torch.arange(len(batch), device=batch.sample_id.device).split(1):
                 own = flat_gradient(self.self_supervised(batch, row, progress).sum(), shared)
                 cosines.append(nn.functional.cosine_similarity(own, oracle, dim=0))
         return torch.stack(cosines)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The encoder's: where classification and the self-supervised loss meet."""
+        return list(self.network.encoder.parameters())
 
     def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """``class``: logits ``(B, K)``."""

@@ -35,24 +35,30 @@ from isthmus.gates.memory import SkewnessMemory
 from isthmus.losses.weighted import Loss
 from isthmus.methods.gated import DEFAULT_GATING, GatedMethod, GatingOptions, flat_gradient
 from isthmus.models.classifier import PointClassifier
+from isthmus.models.dgcnn_segmentation import PointSegmenter
 from isthmus.models.modes import running_statistics_kept
 from isthmus.pretexts.base import Pretext
 from isthmus.pretexts.pcm import Mix, draw_mix
 from isthmus.tasks.classification import Classification
+from isthmus.tasks.shape_parts import ShapeParts
 
 __all__ = ["GatingOptions", "SelfSupervised", "flat_gradient"]
 
 
 class SelfSupervised(GatedMethod):
-    """A pretext beside classification; ``weight`` w gives the pretext w and classification 1 - w, as DefRec does."""
+    """A pretext beside classification; ``weight`` w gives the pretext w and classification 1 - w, as DefRec does.
+
+    ``class_weight`` gives classification a weight of its own (GAST: 0.5 beside tasks of 0.5 and 0.2).
+    """
 
     def __init__(
         self,
-        network: PointClassifier,
-        task: Classification,
+        network: PointClassifier | PointSegmenter,
+        task: Classification | ShapeParts,
         pretext: Pretext,
         *,
         weight: float = 0.5,
+        class_weight: float | None = None,
         mixup: bool = False,
         pretext_on: Literal["both", "target"] = "both",
         gate: Gate | None = None,
@@ -63,6 +69,7 @@ class SelfSupervised(GatedMethod):
         super().__init__(network, task, gate=gate, gating=gating, memory=memory, refresh_every=refresh_every)
         self.pretext = pretext
         self.weight = weight
+        self.class_weight = 1.0 - weight if class_weight is None else class_weight
         self.mixup = mixup
         self.pretext_on = pretext_on
 
@@ -84,14 +91,17 @@ class SelfSupervised(GatedMethod):
         """The classification loss of one domain, and what the gate wants to know of its samples."""
         points, present = batch.inputs["points"], batch.labelled(self.task.name)
         evidence = Evidence(points, progress.random(f"gate/{batch.domain}", batch.sample_id.tolist()))
-        coefficient = 1.0 - self.weight
+        coefficient = self.class_weight
         if not present.any():
             return Loss.absent(points.device, coefficient), evidence
-        labels = batch.labels[self.task.name]
+        labels, known_points = batch.labels[self.task.name], batch.valid.get(self.task.name)
         mix = draw_mix(batch.sample_id, points.shape[1], progress, batch.domain) if self.mixup else None
 
         def summed(leaf: Tensor, mix: Mix | None) -> Tensor:
             logits = self.network(leaf if mix is None else mix.clouds(leaf))
+            if known_points is not None:  # a class per point; absent samples have no valid point and loss 0
+                both = (labels, known_points)
+                return self.task.loss(logits, *(both if mix is None else map(mix.point_labels, both))).sum()
             own = torch.where(present, self.task.loss(logits, labels.where(present, 0)), 0.0)
             if mix is None:
                 return own.sum()
@@ -130,6 +140,10 @@ class SelfSupervised(GatedMethod):
             per_sample = self.self_supervised(batch, torch.ones_like(taking_part), progress)
             per_sample = torch.where(taking_part, per_sample * participation, 0.0)
         return Loss.of(per_sample, weight, self.weight)
+
+    def measures(self) -> dict[str, float]:
+        """Those of the pretext."""
+        return self.pretext.measures()
 
     def self_supervised(self, batch: Batch, rows: Tensor, progress: Progress) -> Tensor:
         """The pretext's loss. Shape: ``(R,)`` int64, or ``(B,)`` bool with R set, to ``(R,)``."""
