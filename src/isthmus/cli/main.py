@@ -350,7 +350,7 @@ def data_list() -> None:
 
     from isthmus.training.dense.recipe import ImageDataSpec
     from isthmus.training.frames.recipe import FrameDataSpec
-    from isthmus.training.points.recipe import DataSpec
+    from isthmus.training.points.data_specs import DataSpec
 
     unions = (("point clouds", DataSpec), ("labelled images", ImageDataSpec), ("LiDAR and camera", FrameDataSpec))
     for title, union in unions:

@@ -29,12 +29,21 @@ POINTDA_CLASSES = (
 )
 
 
+HUMAN_PARTS = ("head", "torso", "upperarm", "lowerarm", "hand", "upperleg", "lowerleg", "foot")
+"""The parts of a body; left and right are one class."""
+
+NO_POINT_LABEL = 255
+"""The label of a point that carries none."""
+
+
 class Sample(NamedTuple):
     """One object as it was read.
 
     ``points`` is ``(n, 3)`` float32, z up, in any unit; ``label`` an index into the reader's ``classes`` or
     -1; ``name`` unique within the data set; ``part`` the split it belongs to; ``group`` what must not be torn
-    apart by a split (a room), or ``""``.
+    apart by a split (a room), or ``""``. ``point_labels`` is ``(n,)`` uint8, :data:`NO_POINT_LABEL` for a point
+    without a label, or None where points have no labels of their own; where they have, the reader's ``classes``
+    are theirs, and ``label`` is -1.
     """
 
     points: np.ndarray
@@ -42,6 +51,7 @@ class Sample(NamedTuple):
     name: str
     part: Part
     group: str = ""
+    point_labels: np.ndarray | None = None
 
 
 class Unreadable(NamedTuple):
@@ -61,7 +71,7 @@ class Reader(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels."""
+        """Names of the classes, in the order of the labels (of objects, or where points are labelled, of points)."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from isthmus.data.class_map import ClassMap
-from isthmus.data.clouds import Reader, Sample, Unreadable
+from isthmus.data.clouds import NO_POINT_LABEL, Reader, Sample, Unreadable
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Mapped:
         for sample in self.reader.samples():
             if isinstance(sample, Unreadable):
                 yield sample
+            elif sample.point_labels is not None:
+                # Labels out of range stay so, and the store names the sample; points of a dropped class have none.
+                table = np.arange(256)
+                table[: len(labels)] = np.where(labels < 0, NO_POINT_LABEL, labels)
+                yield sample._replace(point_labels=table[sample.point_labels].astype(np.uint8))
             elif 0 <= sample.label < len(labels):
                 if labels[sample.label] >= 0:
                     yield sample._replace(label=int(labels[sample.label]))

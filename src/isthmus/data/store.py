@@ -19,6 +19,9 @@ Learning for Domain Adaptation on Point Clouds", WACV 2021). Differences: the st
 rather than drawn at each reading, so every run sees the same points. Because the mean is that of the whole
 cloud, the mean of the stored subsample is near the origin but not at it.
 
+Labels of points, where the reader gives any, go the way of their points through steps 3 to 5 and into a file of
+their own, ``point_labels.npy``. A store of objects without them has no such file.
+
 Only ``np.load(allow_pickle=False)`` reads the arrays; nothing is ever unpickled.
 """
 
@@ -36,7 +39,7 @@ import numpy as np
 import torch
 
 from isthmus.data import publish
-from isthmus.data.clouds import PARTS, Reader, Sample
+from isthmus.data.clouds import NO_POINT_LABEL, PARTS, Reader, Sample
 from isthmus.data.publish import Skipped, open_array, read_meta
 from isthmus.errors import DataError
 from isthmus.geometry.farthest_point import farthest_point_order
@@ -113,6 +116,20 @@ class CloudStore:
         """
         return np.array(open_array(self.path / "labels.npy", (len(self),), np.int64))
 
+    @cached_property
+    def point_labels(self) -> np.ndarray:
+        """``(n, size)`` uint8 memory map, index into ``classes`` or 255; aligned with ``points``.
+
+        Opened at the first access and not before, as :attr:`labels`.
+
+        Raises:
+            DataError: the points of this data set have no labels, or the file is not what ``prepare`` writes.
+        """
+        path = self.path / "point_labels.npy"
+        if not path.exists():
+            raise DataError(f"{path}: expected a label for each point, found a data set without labels of points")
+        return open_array(path, (len(self), self.size), np.uint8)
+
     def indices(self, part: str) -> np.ndarray:
         """Positions of the clouds of one part ("train", "val" or "test"), ascending, int64."""
         if part not in PARTS:
@@ -125,7 +142,8 @@ class CheckReport:
     """What :func:`check` found.
 
     ``counts`` gives, for each part, the number of usable clouds of every class in the order of ``classes``;
-    ``unlabelled`` the number without a class; ``problems`` the objects that cannot be used, with reasons.
+    ``unlabelled`` the number without a class; ``problems`` the objects that cannot be used, with reasons. A cloud
+    with labels of points counts for every class that one of its points has.
     """
 
     classes: tuple[str, ...]
@@ -171,7 +189,12 @@ def check(reader: Reader) -> CheckReport:
     """
     report = CheckReport(reader.classes, {part: [0] * len(reader.classes) for part in PARTS})
     for sample, _ in _usable(reader, report.problems):
-        if sample.label < 0:
+        if sample.point_labels is not None:
+            found = np.unique(sample.point_labels[sample.point_labels != NO_POINT_LABEL])
+            for label in found.tolist():
+                report.counts[sample.part][label] += 1
+            report.unlabelled += not len(found)
+        elif sample.label < 0:
             report.unlabelled += 1
         else:
             report.counts[sample.part][sample.label] += 1
@@ -183,11 +206,28 @@ def _usable(reader: Reader, skipped: list[Skipped]) -> Iterator[tuple[Sample, np
     for sample in publish.readable(reader.samples(), skipped):
         if not -1 <= sample.label < len(reader.classes):
             raise DataError(f"{sample.name}: label: expected -1 to {len(reader.classes) - 1}, found {sample.label}")
+        _check_point_labels(sample, len(reader.classes))
         points = normalised(sample.points)
         if isinstance(points, str):
             skipped.append(Skipped(sample.name, points))
         else:
             yield sample, points
+
+
+def _check_point_labels(sample: Sample, classes: int) -> None:
+    labels = sample.point_labels
+    if labels is None:
+        return
+    if labels.shape != sample.points.shape[:1] or labels.dtype != np.uint8:
+        raise DataError(
+            f"{sample.name}: point_labels: expected uint8 of shape {sample.points.shape[:1]}, one for each point, "
+            f"found {labels.dtype} of shape {labels.shape}"
+        )
+    wrong = labels[(labels >= classes) & (labels != NO_POINT_LABEL)]
+    if len(wrong):
+        raise DataError(
+            f"{sample.name}: point_labels: expected 0 to {classes - 1}, or {NO_POINT_LABEL} for none, found {wrong[0]}"
+        )
 
 
 def normalised(points: np.ndarray) -> np.ndarray | str:
@@ -209,52 +249,72 @@ def normalised(points: np.ndarray) -> np.ndarray | str:
 
 
 def _thinned(points: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` of the points, the farthest from the centre among them."""
+    """Indices of at most ``count`` of the points, ascending, that of the farthest from the centre among them."""
     if len(points) <= count:
-        return points
+        return np.arange(len(points))
     farthest = int((points**2).sum(axis=1).argmax())
     kept = np.random.default_rng(len(points)).choice(len(points), count, replace=False)
     if farthest not in kept:
         kept[0] = farthest
-    return points[np.sort(kept)]
+    return np.sort(kept)
 
 
-def in_farthest_order(clouds: list[np.ndarray], size: int) -> np.ndarray:
-    """``(len(clouds), size, 3)``: every cloud in farthest-point order, cut or repeated to ``size``."""
-    clouds = [_thinned(cloud, REDUCE * size) for cloud in clouds]
-    out = np.empty((len(clouds), size, 3), dtype=np.float32)
+def farthest_order(clouds: list[np.ndarray], size: int) -> np.ndarray:
+    """``(len(clouds), size)`` int64: which point of each cloud is at each place of farthest-point order.
+
+    Cut, or repeated, to ``size``.
+    """
+    kept = [_thinned(cloud, REDUCE * size) for cloud in clouds]
+    out = np.empty((len(clouds), size), dtype=np.int64)
     by_length: dict[int, list[int]] = {}
-    for index, cloud in enumerate(clouds):
-        by_length.setdefault(len(cloud), []).append(index)
+    for index, rows in enumerate(kept):
+        by_length.setdefault(len(rows), []).append(index)
     for length, members in by_length.items():
-        batch = torch.from_numpy(np.stack([clouds[index] for index in members]))
+        batch = torch.from_numpy(np.stack([clouds[index][kept[index]] for index in members]))
         # Named, because thinning can move the centroid of a cloud, which is the origin, a little.
         farthest = batch.square().sum(dim=2).argmax(dim=1)
         order = farthest_point_order(batch, min(length, size), farthest).numpy()
         for row, index in enumerate(members):
-            chosen = clouds[index][order[row]]
+            chosen = kept[index][order[row]]
             # Points that coincide with a chosen one are 0 away from it, so all the distinct ones come first.
-            distinct = len(np.unique(chosen, axis=0))
+            distinct = len(np.unique(clouds[index][chosen], axis=0))
             out[index] = chosen[np.arange(size) % distinct]
     return out
+
+
+def in_farthest_order(clouds: list[np.ndarray], size: int) -> np.ndarray:
+    """``(len(clouds), size, 3)``: every cloud in farthest-point order, cut or repeated to ``size``."""
+    return _taken(clouds, farthest_order(clouds, size))
+
+
+def _taken(clouds: list[np.ndarray], order: np.ndarray) -> np.ndarray:
+    return np.stack([cloud[rows] for cloud, rows in zip(clouds, order)]).astype(np.float32, copy=False)
 
 
 def _write(reader: Reader, folder: Path, size: int, fingerprint: dict[str, Any], progress: bool) -> None:
     skipped: list[Skipped] = []
     kept: list[Sample] = []
     pending: list[np.ndarray] = []
+    pending_labels: list[np.ndarray | None] = []
+    point_labels: list[np.ndarray | None] = []
     with open(folder / "points.npy", "w+b") as file, publish.progress_line("clouds", shown=progress) as show:
 
         def flush() -> None:
             if pending:
-                file.write(in_farthest_order(pending, size).tobytes())
+                order = farthest_order(pending, size)
+                file.write(_taken(pending, order).tobytes())
+                point_labels.extend(
+                    None if labels is None else labels[rows] for labels, rows in zip(pending_labels, order)
+                )
                 pending.clear()
+                pending_labels.clear()
             show(len(kept), len(skipped))
 
         publish.write_header(file, (0, size, 3), np.float32)
         for sample, points in _usable(reader, skipped):
-            kept.append(sample._replace(points=np.empty((0, 3), np.float32)))
+            kept.append(sample._replace(points=np.empty((0, 3), np.float32), point_labels=None))
             pending.append(points)
+            pending_labels.append(sample.point_labels)
             if len(pending) == _BATCH:
                 flush()
         flush()
@@ -265,6 +325,9 @@ def _write(reader: Reader, folder: Path, size: int, fingerprint: dict[str, Any],
         os.fsync(file.fileno())
     np.save(folder / "labels.npy", np.array([sample.label for sample in kept], dtype=np.int64))
     np.save(folder / "parts.npy", np.array([PARTS.index(sample.part) for sample in kept], dtype=np.int8))
+    if any(labels is not None for labels in point_labels):
+        none = np.full(size, NO_POINT_LABEL, dtype=np.uint8)
+        np.save(folder / "point_labels.npy", np.stack([none if labels is None else labels for labels in point_labels]))
     meta = {
         "version": STORE_VERSION,
         "classes": reader.classes,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isthmus.data.augment import Augment
 from isthmus.data.batch import Batch
+from isthmus.data.clouds import NO_POINT_LABEL
 from isthmus.data.order import Order
 from isthmus.data.randomness import Progress
 from isthmus.data.store import CloudStore
@@ -28,12 +29,34 @@ class KnownLabels:
     present: np.ndarray
 
 
+@dataclass(frozen=True)
+class KnownPointLabels:
+    """Labels of the points of some samples by sample id: true ones of a source, or pseudo-labels of a target.
+
+    ``labels`` ``(n, size)`` uint8 covers all points of the n samples of the store, in their order there;
+    :data:`isthmus.data.clouds.NO_POINT_LABEL` where there is none. A sample carries a label if one of its points does.
+    """
+
+    labels: np.ndarray
+
+    def of(self, rows: np.ndarray, points: int) -> tuple[Tensor, Tensor]:
+        """Labels, 0 where there is none, and which points have one, of the first ``points`` points of ``rows``.
+
+        The points of a cloud are labelled like an image of height 1. Shape: ``(len(rows), 1, points)`` twice, int64
+        and bool.
+        """
+        labels = torch.from_numpy(np.ascontiguousarray(self.labels[rows, :points])).long()[:, None]
+        valid = labels != NO_POINT_LABEL
+        return labels.where(valid, 0), valid
+
+
 @dataclass
 class Stream:
     """Shuffled, augmented training batches of ``rows`` of a store.
 
-    ``known`` maps a task to the labels that its samples carry; without an entry no label file is ever opened. Every
-    process takes its own slice of the same global batch of ``batch_size * world`` samples. A batch may span two epochs.
+    ``known`` maps a task to the labels that its samples, or their points, carry; without an entry no label file is ever
+    opened. Every process takes its own slice of the same global batch of ``batch_size * world`` samples. A batch may
+    span two epochs.
     """
 
     domain: str
@@ -42,7 +65,7 @@ class Stream:
     batch_size: int
     points: int
     augment: Augment
-    known: dict[str, KnownLabels] = field(default_factory=dict)
+    known: dict[str, KnownLabels | KnownPointLabels] = field(default_factory=dict)
     _order: Order = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,13 +82,16 @@ class Stream:
         rows = self.rows[self._order.at(position, self.batch_size, progress.seed, rank=rank, world=world)]
         points = torch.from_numpy(np.ascontiguousarray(self.store.points[rows, : self.points]))
         points = self.augment(points, progress.random(f"augment/{self.domain}", rows.tolist()))
-        return Batch(
-            domain=self.domain,
-            inputs={"points": points},
-            labels={task: torch.from_numpy(known.labels[rows]) for task, known in self.known.items()},
-            present={task: torch.from_numpy(known.present[rows]) for task, known in self.known.items()},
-            sample_id=torch.from_numpy(rows),
-        )
+        labels, present, valid = {}, {}, {}
+        for task, known in self.known.items():
+            if isinstance(known, KnownPointLabels):
+                # Augmentation moves points and never reorders them, so their labels stay with them.
+                labels[task], valid[task] = known.of(rows, self.points)
+                present[task] = valid[task].flatten(1).any(dim=1)
+            else:
+                labels[task] = torch.from_numpy(known.labels[rows])
+                present[task] = torch.from_numpy(known.present[rows])
+        return Batch(self.domain, {"points": points}, labels, present, torch.from_numpy(rows), valid)
 
 
 def clouds(store: CloudStore, rows: np.ndarray, points: int, batch_size: int = 64) -> Iterator[Tensor]:

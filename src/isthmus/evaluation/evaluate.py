@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from isthmus.errors import RunError
 from isthmus.evaluation.tables import Table
 from isthmus.training.recipe import Rule
 from isthmus.training.run import Run
+
+if TYPE_CHECKING:
+    from isthmus.evaluation.points.accuracy import Predictions
+    from isthmus.evaluation.points.parts import PartPredictions
+    from isthmus.evaluation.statistics import Interval
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,14 @@ def evaluation(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, s
 def _points(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None) -> Evaluation:
     from isthmus.evaluation.points.accuracy import class_gains, overall_gain
     from isthmus.evaluation.points.evaluate import confusion_table, per_class_table, predictions_on, summary
+    from isthmus.evaluation.points.parts import PartPredictions
 
     ours = predictions_on(run, data, rule, stage)
     theirs = None if against is None else predictions_on(against, data, rule, stage)
+    if isinstance(ours, PartPredictions):
+        return _parts(ours, theirs, against, rule)
+    if isinstance(theirs, PartPredictions):
+        raise RunError("--against: expected a run that classifies clouds, found one that labels their points")
     gains = None if theirs is None else class_gains(ours, theirs)
     parts: list[str | Table] = [
         f"{len(ours.labels)} clouds, checkpoint: {rule}",
@@ -47,15 +57,40 @@ def _points(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stag
         confusion_table(ours),
     ]
     if against is not None and theirs is not None and gains is not None:
-        gain = overall_gain(ours, theirs)
         hurt = [each.name for each in gains if each.verdict == "hurt"]
-        parts.append(
-            f"gain over {against.path}: {100 * gain.estimate:+.1f} points, 95 % interval "
-            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], "
-            f"smallest detectable {100 * gain.smallest_detectable:.1f}"
-        )
+        parts.append(_gain_line(overall_gain(ours, theirs), against))
         parts.append(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}")
     return Evaluation(tuple(parts), summary(ours, gains))
+
+
+def _parts(
+    ours: PartPredictions, theirs: Predictions | PartPredictions | None, against: Run[Any] | None, rule: Rule
+) -> Evaluation:
+    from isthmus.evaluation.points.accuracy import overall_gain
+    from isthmus.evaluation.points.parts import PartPredictions
+
+    parts: list[str | Table] = [
+        f"{len(ours.names)} shapes, checkpoint: {rule}",
+        f"shape mIoU       {100 * ours.accuracy:.1f} %",
+        f"mean over parts  {100 * ours.mean_class_accuracy:.1f} %",
+        ours.table(),
+    ]
+    values = ours.summary()
+    if against is not None:
+        if not isinstance(theirs, PartPredictions):
+            raise RunError("--against: expected a run that labels points, found one that classifies clouds")
+        gain = overall_gain(ours, theirs)
+        parts.append(_gain_line(gain, against))
+        values["gain"] = {"gain": gain.estimate, "low": gain.low, "high": gain.high}
+    return Evaluation(tuple(parts), values)
+
+
+def _gain_line(gain: Interval, against: Run[Any]) -> str:
+    return (
+        f"gain over {against.path}: {100 * gain.estimate:+.1f} points, 95 % interval "
+        f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], "
+        f"smallest detectable {100 * gain.smallest_detectable:.1f}"
+    )
 
 
 def _dense(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None) -> Evaluation:

@@ -58,7 +58,8 @@ def farthest_point_order(points: Tensor, count: int, start: Tensor | None = None
         raise ValueError(f"start must be int64 ({clouds},), found {start.dtype} {tuple(start.shape)}")
     elif clouds and not (int(start.min()) >= 0 and int(start.max()) < size):
         raise ValueError(f"start must lie in [0, {size}), found {int(start.min())} to {int(start.max())}")
-    if points.device.type == "cpu":
+    traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    if points.device.type == "cpu" and not traced:
         order = np.empty((clouds, count), dtype=np.int64)
         for i in range(0, clouds, BLOCK):
             _order_block(points[i : i + BLOCK].numpy(), start[i : i + BLOCK].numpy(), order[i : i + BLOCK])
@@ -88,7 +89,7 @@ def _order_block(points: np.ndarray, start: np.ndarray, order: np.ndarray) -> No
 def _order_on_device(points: Tensor, count: int, start: Tensor) -> Tensor:
     axes = points.movedim(-1, 0).contiguous()
     nearest = torch.full_like(axes[0], torch.inf)
-    order = torch.empty(len(points), count, dtype=torch.int64, device=points.device)
+    order = torch.empty(points.shape[0], count, dtype=torch.int64, device=points.device)
     taken = start[:, None].to(points.device)
     for step in range(count):
         order[:, step] = taken[:, 0]

@@ -22,63 +22,56 @@ Where the paper is silent or contradicts itself:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isthmus.data.batch import Batch
 from isthmus.data.randomness import Progress
 from isthmus.gates.base import Evidence, Gate
 from isthmus.gates.input_gradient import coupled, separate
+from isthmus.gates.memory import SkewnessMemory
 from isthmus.losses.weighted import Loss
-from isthmus.methods.base import GateRecord, Method
+from isthmus.methods.gated import DEFAULT_GATING, GatedMethod, GatingOptions, flat_gradient
 from isthmus.models.classifier import PointClassifier
-from isthmus.models.modes import evaluating, running_statistics_kept
+from isthmus.models.dgcnn_segmentation import PointSegmenter
+from isthmus.models.modes import running_statistics_kept
 from isthmus.pretexts.base import Pretext
 from isthmus.pretexts.pcm import Mix, draw_mix
 from isthmus.tasks.classification import Classification
+from isthmus.tasks.shape_parts import ShapeParts
+
+__all__ = ["GatingOptions", "SelfSupervised", "flat_gradient"]
 
 
-@dataclass(frozen=True)
-class GatingOptions:
-    """How a gate is asked and obeyed; the module's text explains each."""
+class SelfSupervised(GatedMethod):
+    """A pretext beside classification; ``weight`` w gives the pretext w and classification 1 - w, as DefRec does.
 
-    saliency: Literal["coupled", "eval"] = "coupled"
-    saliency_view: Literal["clean", "mixed"] = "clean"
-    drop: Literal["forward", "loss"] = "forward"
-    normaliser: Literal["batch", "kept"] = "batch"
-    pooled_threshold: bool = False
-    perturbation_mean: float = 0.1
-    perturbation_std: float = 0.0
-
-
-class SelfSupervised(Method):
-    """A pretext beside classification; ``weight`` w gives the pretext w and classification 1 - w, as DefRec does."""
+    ``class_weight`` gives classification a weight of its own (GAST: 0.5 beside tasks of 0.5 and 0.2).
+    """
 
     def __init__(
         self,
-        network: PointClassifier,
-        task: Classification,
+        network: PointClassifier | PointSegmenter,
+        task: Classification | ShapeParts,
         pretext: Pretext,
         *,
         weight: float = 0.5,
+        class_weight: float | None = None,
         mixup: bool = False,
         pretext_on: Literal["both", "target"] = "both",
         gate: Gate | None = None,
-        gating: GatingOptions = GatingOptions(),
+        gating: GatingOptions = DEFAULT_GATING,
+        memory: SkewnessMemory | None = None,
+        refresh_every: int = 1,
     ) -> None:
-        super().__init__()
-        self.network = network
-        self.task = task
-        self.tasks = {task.name: task}
+        super().__init__(network, task, gate=gate, gating=gating, memory=memory, refresh_every=refresh_every)
         self.pretext = pretext
         self.weight = weight
+        self.class_weight = 1.0 - weight if class_weight is None else class_weight
         self.mixup = mixup
         self.pretext_on = pretext_on
-        self.gate = gate
-        self.gating = gating
 
     def forward(self, batches: dict[str, Batch], progress: Progress) -> dict[str, Loss]:
         """``class/<domain>`` and ``<pretext>/<domain>`` for each batch."""
@@ -86,13 +79,10 @@ class SelfSupervised(Method):
         scores: dict[str, Tensor] = {}
         for domain, batch in batches.items():
             losses[f"{self.task.name}/{domain}"], evidence = self._classify(batch, progress)
-            scores[domain] = self._measure(batch, batches, evidence, progress)
-        participation = self._participation(scores, progress)
-        self.gate_records = {}
+            scores[domain] = self.scores(batch, batches, evidence, progress)
+        participation = self.participation(scores, progress)
+        self.record(batches, scores, participation)
         for domain, batch in batches.items():
-            if self.gate is not None:
-                labels = batch.labels.get(self.task.name, torch.full_like(batch.sample_id, -1))
-                self.gate_records[domain] = GateRecord(scores[domain], participation[domain] > 0, labels)
             if self.pretext_on == "both" or domain == "target":
                 losses[f"{self.pretext.name}/{domain}"] = self._self_supervise(batch, participation[domain], progress)
         return losses
@@ -101,14 +91,17 @@ class SelfSupervised(Method):
         """The classification loss of one domain, and what the gate wants to know of its samples."""
         points, present = batch.inputs["points"], batch.labelled(self.task.name)
         evidence = Evidence(points, progress.random(f"gate/{batch.domain}", batch.sample_id.tolist()))
-        coefficient = 1.0 - self.weight
+        coefficient = self.class_weight
         if not present.any():
             return Loss.absent(points.device, coefficient), evidence
-        labels = batch.labels[self.task.name]
+        labels, known_points = batch.labels[self.task.name], batch.valid.get(self.task.name)
         mix = draw_mix(batch.sample_id, points.shape[1], progress, batch.domain) if self.mixup else None
 
         def summed(leaf: Tensor, mix: Mix | None) -> Tensor:
             logits = self.network(leaf if mix is None else mix.clouds(leaf))
+            if known_points is not None:  # a class per point; absent samples have no valid point and loss 0
+                both = (labels, known_points)
+                return self.task.loss(logits, *(both if mix is None else map(mix.point_labels, both))).sum()
             own = torch.where(present, self.task.loss(logits, labels.where(present, 0)), 0.0)
             if mix is None:
                 return own.sum()
@@ -116,7 +109,7 @@ class SelfSupervised(Method):
             other = torch.where(known, self.task.loss(logits, partner.where(known, 0)), 0.0)
             return mix.loss(own, other).sum()
 
-        if self.gate is None or not self.gate.uses_gradient:
+        if not self.needs_gradient(progress):
             return Loss(summed(points, mix), present.sum().float(), coefficient), evidence
         viewed = mix if self.gating.saliency_view == "mixed" else None
         if self.gating.saliency == "coupled" and viewed is mix:
@@ -134,86 +127,25 @@ class SelfSupervised(Method):
         evidence = Evidence(points, evidence.random, gradient, valid)
         return Loss(total, present.sum().float(), coefficient), evidence
 
-    def _measure(self, batch: Batch, batches: dict[str, Batch], evidence: Evidence, progress: Progress) -> Tensor:
-        """Scores of one domain's samples, NaN for those without a label. Shape: ``(B,)``."""
-        present = batch.labelled(self.task.name)
-        nothing = torch.full((len(batch),), torch.nan, device=present.device)
-        if self.gate is None or not present.any():
-            return nothing
-        if self.gate.uses_target_labels:
-            evidence = Evidence(evidence.points, evidence.random, agreement=self.agreement(batch, batches, progress))
-        scores = self.gate.measure(evidence)
-        if batch.domain == "target" and self.gate.uses_gradient:
-            noise = progress.random("perturbation", batch.sample_id.tolist()).normal().to(scores.device)
-            scores = scores + self.gating.perturbation_mean + self.gating.perturbation_std * noise
-        return torch.where(present, scores, nothing)
-
-    def _participation(self, scores: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-        if self.gate is None:
-            return {domain: torch.ones_like(score) for domain, score in scores.items()}
-        if not self.gating.pooled_threshold:
-            return {domain: self.gate.participation(s, progress.fraction) for domain, s in scores.items()}
-        together = self.gate.participation(torch.cat(list(scores.values())), progress.fraction)
-        return dict(zip(scores, together.split([len(score) for score in scores.values()])))
-
     def _self_supervise(self, batch: Batch, participation: Tensor, progress: Progress) -> Loss:
         """The pretext's loss over the samples that take part, Eq. 6."""
-        points = batch.inputs["points"]
         taking_part = participation > 0
         weight = participation.sum() if self.gating.normaliser == "kept" else float(len(batch))
-        purpose = f"{self.pretext.name}/{batch.domain}"
         # BatchNorm cannot normalise over a single cloud: then all are passed, and masked.
         if self.gating.drop == "forward" and taking_part.sum() != 1:
             if not taking_part.any():  # a zero, but one that counts in a batch mean over all processes
-                return Loss.of(points.new_zeros(1), weight, self.weight)
-            random = progress.random(purpose, batch.sample_id[taking_part].tolist())
-            per_sample = self.pretext.loss(self.network.encoder, points[taking_part], random)
-            per_sample = per_sample * participation[taking_part]
+                return Loss.of(batch.inputs["points"].new_zeros(1), weight, self.weight)
+            per_sample = self.self_supervised(batch, taking_part, progress) * participation[taking_part]
         else:
-            random = progress.random(purpose, batch.sample_id.tolist())
-            per_sample = self.pretext.loss(self.network.encoder, points, random)
+            per_sample = self.self_supervised(batch, torch.ones_like(taking_part), progress)
             per_sample = torch.where(taking_part, per_sample * participation, 0.0)
         return Loss.of(per_sample, weight, self.weight)
 
-    def agreement(self, batch: Batch, batches: dict[str, Batch], progress: Progress) -> Tensor:
-        """Cosine of each sample's self-supervised gradient with the oracle gradient. ANALYSIS: uses target labels.
+    def measures(self) -> dict[str, float]:
+        """Those of the pretext."""
+        return self.pretext.measures()
 
-        Gradients by the shared encoder, one sample at a time with every layer in eval mode, so that they are exact per
-        sample. The oracle gradient is that of the mean classification loss on the target batch's true labels, which
-        an analysis run carries under ``class (oracle)``. Shape: ``(B,)``.
-        """
-        target = batches["target"]
-        truth = f"{self.task.name} (oracle)"
-        known = target.labelled(truth)
-        if not known.any():
-            raise ValueError(f"agreement: the target batch carries no {truth!r} labels")
-        shared = [p for p in self.network.encoder.parameters() if p.requires_grad]
-        with evaluating(self):
-            logits = self.network(target.inputs["points"][known])
-            oracle = flat_gradient(self.task.loss(logits, target.labels[truth][known]).mean(), shared)
-            cosines = []
-            for row in range(len(batch)):
-                random = progress.random(f"{self.pretext.name}/{batch.domain}", [int(batch.sample_id[row])])
-                loss = self.pretext.loss(self.network.encoder, batch.inputs["points"][row : row + 1], random)
-                own = flat_gradient(loss.sum(), shared)
-                cosines.append(nn.functional.cosine_similarity(own, oracle, dim=0))
-        return torch.stack(cosines)
-
-    def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``class``: logits ``(B, K)``."""
-        return {self.task.name: self.network(inputs["points"])}
-
-    def embed(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Pooled features of the encoder. Shape: ``(B, D)``."""
-        pooled: Tensor = self.network.encoder(inputs["points"]).pooled
-        return pooled
-
-
-def flat_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Gradient of ``loss`` by all parameters as one vector; zeros where it does not depend on one."""
-    if not loss.requires_grad:
-        return torch.zeros(sum(p.numel() for p in parameters), device=loss.device)
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return torch.cat(
-        [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, gradients)]
-    )
+    def self_supervised(self, batch: Batch, rows: Tensor, progress: Progress) -> Tensor:
+        """The pretext's loss. Shape: ``(R,)`` int64, or ``(B,)`` bool with R set, to ``(R,)``."""
+        random = progress.random(f"{self.pretext.name}/{batch.domain}", batch.sample_id[rows].tolist())
+        return self.pretext.loss(self.network.encoder, batch.inputs["points"][rows], random)

@@ -12,7 +12,9 @@ from isthmus.data.randomness import Progress
 from isthmus.losses.weighted import Loss
 from isthmus.methods.base import Method
 from isthmus.models.classifier import PointClassifier
+from isthmus.models.dgcnn_segmentation import PointSegmenter
 from isthmus.tasks.classification import Classification
+from isthmus.tasks.shape_parts import ShapeParts
 
 
 class Supervised(Method):
@@ -24,7 +26,7 @@ class Supervised(Method):
 
     uses_target: ClassVar[bool] = False
 
-    def __init__(self, network: PointClassifier, task: Classification) -> None:
+    def __init__(self, network: PointClassifier | PointSegmenter, task: Classification | ShapeParts) -> None:
         super().__init__()
         self.network = network
         self.task = task
@@ -36,7 +38,8 @@ class Supervised(Method):
         for domain, batch in batches.items():
             present = batch.labelled(self.task.name)
             if present.any():
-                per_sample = self.task.loss(self.network(batch.inputs["points"]), batch.labels[self.task.name])
+                labels, valid = batch.labels[self.task.name], batch.valid.get(self.task.name)
+                per_sample = self.task.loss(self.network(batch.inputs["points"]), labels, valid)
                 loss = Loss.of(torch.where(present, per_sample, 0.0), present.sum())
             else:
                 loss = Loss.absent(batch.sample_id.device)

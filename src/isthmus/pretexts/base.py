@@ -17,3 +17,7 @@ class Pretext(nn.Module, ABC):
     @abstractmethod
     def loss(self, encoder: nn.Module, points: Tensor, random: SampleRandom) -> Tensor:
         """Loss of each sample. Shape: ``(B, N, 3)`` to ``(B,)``."""
+
+    def measures(self) -> dict[str, float]:
+        """Numbers about the latest batch that are no losses, for the log."""
+        return {}

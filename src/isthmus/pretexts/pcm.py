@@ -29,6 +29,14 @@ class Mix(NamedTuple):
         size = points.shape[1]
         return torch.cat([points[:, : self.kept], points[self.partner][:, : size - self.kept]], dim=1)
 
+    def point_labels(self, values: Tensor) -> Tensor:
+        """Labels (or masks) of the points of the mixed clouds. Shape: ``(B, 1, N)`` to ``(B, 1, N)``.
+
+        Where points are labelled, a mixed cloud has one loss, over all its points: each keeps its own label.
+        """
+        size = values.shape[-1]
+        return torch.cat([values[..., : self.kept], values[self.partner][..., : size - self.kept]], dim=-1)
+
     def loss(self, per_sample: Tensor, per_partner: Tensor) -> Tensor:
         """Loss of each mixed cloud from those by its two labels. Shape: ``(B,)`` twice to ``(B,)``."""
         return self.share * per_sample + (1 - self.share) * per_partner

@@ -238,7 +238,7 @@ class _Training:
             self.method.load_state_dict(weights)
             self.averaged = None
         if stage.pseudo_labels is not None:
-            self._pseudo_label(index, fresh=step == 0)
+            self._pseudo_label(index, step)
         if step == 0 and stage.start_from == "scratch":
             self.method.load_state_dict(self.run.initial_weights())
             self.averaged = None
@@ -257,6 +257,7 @@ class _Training:
         training_mode(self.method, stage)
         for current in range(step, stage.steps):
             progress = Progress(recipe.seed, index, current, stage.steps)
+            self._refresh_pseudo_labels(stage, progress)
             rate = learning_rate(stage, current)
             set_learning_rate(self.optimizers, rate)
             losses = self._step(wrapped, prepared, stage, progress, before + current)
@@ -410,16 +411,38 @@ class _Training:
         with self.fabric.autocast():
             return method.predict({name: tensor.to(self.fabric.device) for name, tensor in inputs.items()})
 
-    def _pseudo_label(self, index: int, *, fresh: bool) -> None:
-        """Give the target stream the labels that the model of the stage before predicts."""
+    @torch.no_grad()
+    def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
+        method = self._current().eval()
+        with self.fabric.autocast():
+            return method.embed({name: tensor.to(self.fabric.device) for name, tensor in inputs.items()})
+
+    def _pseudo_label(self, index: int, step: int) -> None:
+        """Give the target stream what the model of the stage before predicts, or what held in the step before."""
         stage = self.recipe.stages[index]
-        file = self.run.path / f"pseudo_labels.{stage.name}.npz"
         assert stage.pseudo_labels is not None
-        if fresh and self.fabric.global_rank == 0:
+        if step == 0 and self.fabric.global_rank == 0:
+            file = self.run.pseudo_labels(stage.name, 0)
             account = self.problem.write_pseudo_labels(self._predict, stage.pseudo_labels, file)
             self.reporter.message(f"{stage.name}: {account}")
         self.fabric.barrier()
+        held = _refreshed(stage, max(step - 1, 0))  # those of this step are made when the loop comes to it
+        self.problem.use_pseudo_labels(self.run.pseudo_labels(stage.name, held), self.streams)
+
+    def _refresh_pseudo_labels(self, stage: StageSpec, progress: Progress) -> None:
+        """Make them anew where this step is due for it; the files of all times stay, so a resumed run finds its own."""
+        if stage.pseudo_labels is None or progress.step == 0 or _refreshed(stage, progress.step) != progress.step:
+            return
+        file = self.run.pseudo_labels(stage.name, progress.step)
+        if self.fabric.global_rank == 0:
+            before = self.run.pseudo_labels(stage.name, _refreshed(stage, progress.step - 1))
+            account = self.problem.refresh_pseudo_labels(
+                self._predict, self._embed, stage.pseudo_labels, before, file, progress=progress
+            )
+            self.reporter.message(f"{stage.name} step {progress.step}: {account}")
+        self.fabric.barrier()
         self.problem.use_pseudo_labels(file, self.streams)
+        training_mode(self.method, stage)
 
     def _average(self) -> AveragedModel:
         assert self.recipe.ema is not None
@@ -469,6 +492,12 @@ class _Training:
             self.run.keep_initial_weights(self.method.state_dict())
         self.fabric.barrier()
         return None
+
+
+def _refreshed(stage: StageSpec, step: int) -> int:
+    """The step at or before ``step`` at which the stage's pseudo-labels were made last."""
+    every = None if stage.pseudo_labels is None else stage.pseudo_labels.refresh_every
+    return 0 if every is None else step // every * every
 
 
 def _task_means(weighting: Weighting, values: dict[str, Logged]) -> dict[str, float]:

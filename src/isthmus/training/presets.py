@@ -29,7 +29,7 @@ def families() -> dict[str, tuple[str, ...]]:
     by_data = {*dense_recipes(), *anchor_recipes(), *frame_recipes()}
     for name in RECIPES:
         before, _, after = name.rpartition("/")
-        family, member = (f"*/{after}", before) if name in by_data else (f"{before}/*", after)
+        family, member = (f"*/{after}", before) if name in by_data else (f"{before}/*" if before else "*", after)
         members.setdefault(family, []).append(member)
     alike: dict[tuple[str, ...], list[str]] = {}
     for family, found in members.items():

@@ -23,6 +23,10 @@ Predict = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """Inputs by modality to outputs by task, in evaluation mode and without gradients."""
 
 
+Embed = Callable[[dict[str, Tensor]], Tensor]
+"""Inputs by modality to the method's embeddings ``(B, D)``, in evaluation mode and without gradients."""
+
+
 class BatchStream(Protocol):
     """Training batches of one domain; batch t is a pure function of (seed, t)."""
 
@@ -117,6 +121,15 @@ class Problem(ABC):
     def write_pseudo_labels(self, predict: Predict, spec: PseudoLabelSpec, file: Path) -> str:
         """Label the target with the model's predictions; returns an account."""
         raise NotImplementedError(f"{type(self).__name__} has no pseudo-labels")
+
+    def refresh_pseudo_labels(
+        self, predict: Predict, embed: Embed, spec: PseudoLabelSpec, before: Path, file: Path, *, progress: Progress
+    ) -> str:
+        """Label the target anew within a stage, from the labels in ``before`` on; returns an account.
+
+        The same for the same weights and ``progress``: a resumed run comes past it again.
+        """
+        return self.write_pseudo_labels(predict, spec, file)
 
     def use_pseudo_labels(self, file: Path, streams: Mapping[str, BatchStream]) -> None:
         """Let the target's stream carry the labels that were written to ``file``."""

@@ -41,16 +41,41 @@ class Spec(BaseModel):
         return value
 
 
+class GraphRefinementSpec(Spec):
+    """Refine pseudo-labels of clouds by a graph network, see :mod:`isthmus.training.points.graph_refinement`.
+
+    A label that is not confident weighs ``others``; ``hidden`` is the graph network's width, by default that of the
+    embeddings as published, and decides the time it takes.
+    """
+
+    steps: int = Field(1000, ge=1)
+    hidden: int | None = Field(None, ge=1)
+    threshold: float = Field(0.95, ge=-1, le=1)
+    at_most: int = Field(10, ge=1)
+    hide: float = Field(0.2, ge=0, lt=1)
+    others: Share = 0.2
+
+
 class PseudoLabelSpec(Spec):
     """Which predictions on the target become labels before a stage.
 
     ``min_confidence`` keeps predictions at least that sure; ``class_share`` keeps that share of the most confident
-    ones of every predicted class (1: all), and on frames any that is at least ``sure``, too.
+    ones of every predicted class (1: all), and on frames any that is at least ``sure``, too. ``refresh_every`` makes
+    them anew every so many steps within the stage: by the method as it is then, or with ``graph`` by a graph network
+    that is trained on its predictions.
     """
 
     min_confidence: Share = 0.0
     class_share: Share = 1.0
     sure: Share = 1.0
+    refresh_every: int | None = Field(None, ge=1)
+    graph: GraphRefinementSpec | None = None
+
+    @model_validator(mode="after")
+    def _refreshed(self) -> PseudoLabelSpec:
+        if self.graph is not None and self.refresh_every is None:
+            raise ValueError("graph: needs refresh_every, the steps after which labels are refined, found none")
+        return self
 
 
 class StageSpec(Spec):

@@ -93,6 +93,10 @@ class Run(Generic[R]):
         weights: dict[str, torch.Tensor] = read_checkpoint(file)["weights"]
         return weights
 
+    def pseudo_labels(self, stage: str, step: int) -> Path:
+        """Where the labels lie that a stage began with (``step`` 0) or that were made anew in it."""
+        return self.path / (f"pseudo_labels.{stage}.npz" if step == 0 else f"pseudo_labels.{stage}-{step:08d}.npz")
+
     def keep_initial_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Write the weights that the run begins with."""
         write_checkpoint(self._initial, {"weights": weights})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isthmus.data.store import CloudStore
 from isthmus.errors import RunError
+from isthmus.evaluation.points.parts import PartPredictions, labelled_parts
 from isthmus.evaluation.statistics import Interval, clustered_mean
 from isthmus.tasks.classification import Classification, class_accuracy, mean_class_accuracy, overall_accuracy
 from isthmus.training.points.build import open_domains
@@ -68,12 +69,29 @@ def labelled_predictions(store: CloudStore, rows: np.ndarray, logits: np.ndarray
     return Predictions(store.classes, logits[known], labels[known], np.array(groups), tuple(names))
 
 
+def measured(store: CloudStore, rows: np.ndarray, logits: np.ndarray) -> Predictions | PartPredictions:
+    """Predictions for ``rows`` of a store with their labels, which are those of clouds or of points."""
+    return labelled_parts(store, rows, logits) if logits.ndim == 4 else labelled_predictions(store, rows, logits)
+
+
+P = TypeVar("P", bound=Predictions | PartPredictions)
+
+
 @dataclass(frozen=True)
-class Selected:
+class Selected(Generic[P]):
     """The evaluation that one selection rule picks in one stage of a run."""
 
     step: int
-    predictions: Predictions
+    predictions: P
+
+
+def check_classifies(run: PointRun) -> None:
+    """Raises RunError for a run that labels points, where a class for each cloud is expected."""
+    if run.recipe.predicts != "class":
+        raise RunError(
+            f"{run.path}: expected a run that classifies clouds, found one that labels their points: "
+            "of the evaluations, evaluate, compare and benchmark know it"
+        )
 
 
 def select(run: PointRun, stage: str | None = None, store: CloudStore | None = None) -> dict[Column, Selected]:
@@ -89,8 +107,8 @@ def select(run: PointRun, stage: str | None = None, store: CloudStore | None = N
     if not files:
         raise RunError(f"{run.path}: expected evaluations of stage {stage!r}, found none; is the run finished?")
     points = [read_arrays(file) for file in files]
-    predictions = [labelled_predictions(store, point["rows"], point["logits"]) for point in points]
-    if not len(predictions[0].labels):
+    predictions = [measured(store, point["rows"], point["logits"]) for point in points]
+    if not predictions[0].names:
         raise RunError(f"{run.path}: expected labelled target clouds to measure on, found none in {store.path}")
     sure = [float(point[run.recipe.label_free_score]) for point in points]
     usable = [score if not point["collapsed"] else -np.inf for score, point in zip(sure, points)]
@@ -147,6 +165,10 @@ def class_gains(ours: Predictions, baseline: Predictions) -> list[ClassGain]:
     return gains
 
 
-def overall_gain(ours: Predictions, baseline: Predictions) -> Interval:
-    """Paired difference of overall accuracy, clustered by group."""
+def overall_gain(ours: P, baseline: P) -> Interval:
+    """Paired difference of overall accuracy (of parts: of the shapes' mean IoU), clustered by group."""
+    if ours.names != baseline.names:
+        raise RunError(
+            f"--against: expected the same {len(ours.names)} clouds in both runs, found {len(baseline.names)} others"
+        )
     return clustered_mean(ours.correct - baseline.correct, ours.groups)

@@ -81,7 +81,8 @@ def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Inter
 
 
 def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
-    """Percentages, mean ± standard deviation over seeds: overall accuracy (mean-class accuracy).
+    """Percentages, mean ± standard deviation over seeds: overall accuracy (mean-class accuracy), or where
+    points are labelled the shapes' mean IoU (mean over parts).
 
     With the name of a ``baseline`` method, a last column gives the gain in overall accuracy at the label-free choice
     with its 95 % interval over seeds and target objects.
@@ -91,7 +92,7 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
         headings.append(f"gain over {baseline}, label-free")
     lines = []
     for row in rows:
-        clouds = len(row.selected[0]["last"].predictions.labels)
+        clouds = len(row.selected[0]["last"].predictions.names)
         cells = [row.direction, _marked(row), row.stage, str(len(row.seeds)), str(clouds)]
         cells += [f"{_percent(row.overall[c])} ({_percent(row.mean_class[c])})" for c in COLUMNS]
         if baseline is not None:

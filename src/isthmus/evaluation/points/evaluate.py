@@ -13,16 +13,18 @@ from pydantic import TypeAdapter, ValidationError
 from isthmus.data.store import CloudStore, prepare
 from isthmus.errors import RecipeError
 from isthmus.evaluation.load import load_method
-from isthmus.evaluation.points.accuracy import ClassGain, Predictions, Selected, labelled_predictions, select
+from isthmus.evaluation.points.accuracy import ClassGain, Predictions, Selected, measured, select
+from isthmus.evaluation.points.parts import PartPredictions
 from isthmus.evaluation.points.predict import predict_store
 from isthmus.evaluation.tables import Table
 from isthmus.tasks.classification import class_accuracy
 from isthmus.training.points.build import PREPARED_POINTS, cache_folder, domain_reader, open_domains, part_rows
-from isthmus.training.points.recipe import DataSpec, DomainSpec, FolderSpec, PointRun
+from isthmus.training.points.data_specs import DataSpec, DomainSpec, FolderSpec
+from isthmus.training.points.recipe import PointRun
 from isthmus.training.run import Rule
 
 
-def predictions_on(run: PointRun, data: str, rule: Rule, stage: str | None = None) -> Predictions:
+def predictions_on(run: PointRun, data: str, rule: Rule, stage: str | None = None) -> Predictions | PartPredictions:
     """Predictions of the checkpoint that ``rule`` chose, on ``data`` with its labels.
 
     ``data`` is ``target`` (the recipe's evaluation parts, from the predictions kept during training), ``source``
@@ -38,7 +40,7 @@ def predictions_on(run: PointRun, data: str, rule: Rule, stage: str | None = Non
         store = _store(run, data)
         rows = np.arange(len(store))
     logits = predict_store(load_method(run, rule, stage=stage), store, rows, run.recipe.points)
-    return labelled_predictions(store, rows, logits)
+    return measured(store, rows, logits)
 
 
 def _store(run: PointRun, data: str) -> CloudStore:

@@ -32,9 +32,11 @@ from torch import Tensor, nn
 
 from isthmus.errors import IsthmusError, RunError
 from isthmus.evaluation.load import load_method
+from isthmus.evaluation.points.accuracy import check_classifies
 from isthmus.geometry.transforms import unit_sphere
 from isthmus.methods.base import Method
 from isthmus.models.dgcnn import DGCNN
+from isthmus.models.node_attention import SelfAdaptiveNodes
 from isthmus.training.points.recipe import PointRun
 from isthmus.training.run import Rule, versions
 
@@ -108,9 +110,11 @@ def export_run(
     if present and not overwrite:
         raise IsthmusError(f"{folder}: expected no earlier export, found {', '.join(present)}; choose another folder")
 
+    check_classifies(run)
     method = load_method(run, rule, method).cpu()
     network = _Network(method)
-    least = max((module.k for module in method.modules() if isinstance(module, DGCNN)), default=1)
+    grouped = [module for module in method.modules() if isinstance(module, DGCNN | SelfAdaptiveNodes)]
+    least = max((max(each.k, getattr(each, "nodes", 1)) for each in grouped), default=1)
     points = max(run.recipe.points, least)
     shapes = ((1, points), (4, least + 30), (7, least + points // 2))
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from isthmus.data.store import CloudStore, in_farthest_order, normalised
 from isthmus.data.stream import clouds
 from isthmus.errors import DataError, IsthmusError, RunError
 from isthmus.evaluation.load import device_of, load_method
+from isthmus.evaluation.points.accuracy import check_classifies
 from isthmus.methods.base import Method
 from isthmus.training.points.build import PREPARED_POINTS
 from isthmus.training.points.recipe import PointRun
@@ -127,6 +128,7 @@ def predict_files(
         raise IsthmusError(f"up: expected 'z' or 'y', found {up!r}")
     if not 0 <= abstain_below <= 1:
         raise IsthmusError(f"abstain_below: expected a probability from 0 to 1, found {abstain_below}")
+    check_classifies(run)
     method = load_method(run, rule, method).to(device_of(run.recipe))
     points, classes = run.recipe.points, run.recipe.classes
     size = max(PREPARED_POINTS, points)

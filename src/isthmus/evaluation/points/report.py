@@ -46,6 +46,7 @@ from isthmus.evaluation.points.accuracy import (
     Column,
     Predictions,
     Selected,
+    check_classifies,
     class_gains,
     labelled_predictions,
     overall_gain,
@@ -56,14 +57,18 @@ from isthmus.evaluation.points.shapes import Embedding, embed, source_shapes
 from isthmus.methods.base import Method
 from isthmus.tasks.classification import class_accuracy
 from isthmus.training.points.build import Domains, open_domains, part_rows
-from isthmus.training.points.recipe import (
+from isthmus.training.points.data_specs import DomainSpec, domain_name
+from isthmus.training.points.method_specs import (
     CustomSpec,
-    DomainSpec,
-    PointRecipe,
-    PointRun,
+    DANNSpec,
+    GatedSpec,
+    PointDANSpec,
+    SelfDistillationSpec,
     SelfSupervisedSpec,
-    domain_name,
+    SupervisedSpec,
 )
+from isthmus.training.points.pretext_specs import PretextSpec
+from isthmus.training.points.recipe import PointRecipe, PointRun
 from isthmus.training.run import Rule, read_arrays, write_atomically
 
 SHAPES = 4
@@ -85,6 +90,8 @@ def write_report(runs: Sequence[PointRun], out: Path | None = None, *, rule: Rul
         RunError: no run, one that is not finished, or one measured on other target clouds than the first.
     """
     check_finished(runs)
+    for run in runs:
+        check_classifies(run)
     subjects = _open(runs, rule)
     path = page_path(runs[0], out)
     write_atomically(path, _page(subjects, rule).encode())
@@ -199,16 +206,41 @@ def _sentence(subject: _Subject) -> str:
     )
 
 
+def _pretext(spec: PretextSpec) -> str:
+    match spec.kind:
+        case "defrec":
+            return f"deformation-reconstruction (DefRec, {spec.region})"
+        case "gast":
+            return "distortion location and rotation (GAST)"
+        case "mlsp":
+            return "masked local structure (MLSP)"
+        case "implicit":
+            return "implicit distances (ImplicitPCDA)"
+
+
 def _method(recipe: PointRecipe) -> str:
     spec = recipe.method
-    if isinstance(spec, CustomSpec):
-        return f"The method “{spec.name}” (of the user's own making)"
-    if not isinstance(spec, SelfSupervisedSpec):
-        return "Classification of source labels alone" if spec.kind == "source-only" else "An oracle on target labels"
-    where = "both domains" if spec.pretext_on == "both" else "the target"
-    parts = [f"Classification beside deformation-reconstruction (DefRec, {spec.pretext.region}) on {where}"]
-    if spec.mixup:
-        parts.append("with point-cloud mixup (PCM)")
+    match spec:
+        case CustomSpec():
+            return f"The method “{spec.name}” (of the user's own making)"
+        case SupervisedSpec():
+            source_only = spec.kind == "source-only"
+            return "Classification of source labels alone" if source_only else "An oracle on target labels"
+        case DANNSpec():
+            return "Classification of source labels against a discriminator of the domains (DANN)"
+        case PointDANSpec():
+            return "Two classifiers of source labels, with aligned nodes and a discrepancy on the target (PointDAN)"
+        case SelfSupervisedSpec():
+            where = "both domains" if spec.pretext_on == "both" else "the target"
+            parts = [f"Classification beside {_pretext(spec.pretext)} on {where}"]
+            if spec.mixup:
+                parts.append("with point-cloud mixup (PCM)")
+            if spec.weighting != "uniform":
+                parts.append(f"balanced by {spec.weighting}")
+        case SelfDistillationSpec():
+            parts = ["Classification beside self-distillation from a moving-average teacher on both domains"]
+            if any(stage.pseudo_labels is not None and stage.pseudo_labels.graph for stage in recipe.stages):
+                parts.append("with pseudo-labels refined by a graph network")
     if spec.gate is None:
         parts.append("without a gate")
     else:
@@ -304,7 +336,7 @@ def _gate(subject: _Subject) -> Section | None:
     spec = subject.run.recipe.method
     if not logs:
         return None
-    gate = spec.gate if isinstance(spec, SelfSupervisedSpec) else None
+    gate = spec.gate if isinstance(spec, GatedSpec) else None
     name = "skewness" if gate is not None and gate.kind == "skewness" else "score"
     stages, classes = subject.shown.stages, subject.run.recipe.classes
     return Section(
@@ -372,7 +404,7 @@ def _shapes(subject: _Subject, method: Method | None) -> Section | None:
         return None
     count = min(SHAPES, (len(ordered) + 1) // 2)
     spec = subject.run.recipe.method
-    gate = spec.gate if isinstance(spec, SelfSupervisedSpec) else None
+    gate = spec.gate if isinstance(spec, GatedSpec) else None
     skews = [shape.skewness for shape in ordered]
     return Section(
         "shapes",

@@ -16,7 +16,8 @@ from isthmus.gates.saliency import saliency, skewness
 from isthmus.methods.base import Method
 from isthmus.tasks.classification import Classification
 from isthmus.training.points.build import Domains, part_rows
-from isthmus.training.points.recipe import PointRecipe, SelfSupervisedSpec, SkewnessGateSpec
+from isthmus.training.points.method_specs import GatedSpec, SkewnessGateSpec
+from isthmus.training.points.recipe import PointRecipe
 
 MEASURED = 256
 """At most this many clouds, evenly spread over the source's training part, are searched for extreme skewness."""
@@ -58,7 +59,7 @@ def source_shapes(recipe: PointRecipe, method: Method, store: CloudStore) -> lis
     network, task = getattr(method, "network", None), next(iter(method.tasks.values()))
     if not isinstance(network, nn.Module) or not isinstance(task, Classification):
         return []
-    spec = recipe.method.gate if isinstance(recipe.method, SelfSupervisedSpec) else None
+    spec = recipe.method.gate if isinstance(recipe.method, GatedSpec) else None
     gate = spec if isinstance(spec, SkewnessGateSpec) else SkewnessGateSpec()
     rows = part_rows(store, recipe.source.train_on)
     rows = evenly(rows[store.labels[rows] >= 0], MEASURED)

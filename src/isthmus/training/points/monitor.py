@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from isthmus.data.store import CloudStore
-from isthmus.data.stream import clouds
+from isthmus.data.stream import KnownPointLabels, clouds
 from isthmus.errors import DataError
+from isthmus.tasks.shape_parts import ShapeParts
 from isthmus.training.points.build import Domains, class_prior, part_rows
 from isthmus.training.points.recipe import PointRecipe
 from isthmus.training.problem import Monitor, Predict
@@ -58,9 +59,15 @@ class PointMonitor(Monitor):
         source = logits(predict, self.domains.source, self.source_rows, self.recipe)
         target = logits(predict, self.domains.target, self.target_rows, self.recipe)
         measured = logits(predict, self.domains.target, self.evaluation_rows, self.recipe)
-        labels = self.domains.source.labels[self.source_rows]
+        if self.recipe.predicts == "parts":
+            task = ShapeParts(self.recipe.classes)
+            label, valid = KnownPointLabels(self.domains.source.point_labels).of(self.source_rows, self.recipe.points)
+            right = float(task.scores(task.statistics(source, label, valid).sum(dim=0))["mean_iou"])
+            target = target[:, :, 0].transpose(1, 2).flatten(0, 1)  # label-free scores count points
+        else:
+            right = float((source.argmax(1).numpy() == self.domains.source.labels[self.source_rows]).mean())
         scores = {
-            "source-val": float((source.argmax(1).numpy() == labels).mean()),
+            "source-val": right,
             "im": information_maximisation(target, self.prior),
             "bnm": nuclear_norm(target),
             "collapsed": float(collapsed(target, self.prior)),
@@ -88,8 +95,9 @@ class PointMonitor(Monitor):
 
 
 def logits(predict: Predict, store: CloudStore, rows: np.ndarray, recipe: PointRecipe) -> Tensor:
-    """Class logits for rows of a store, in order. Shape: ``(len(rows), K)`` on the CPU, float32."""
-    parts = [predict({"points": points})["class"].float().cpu() for points in clouds(store, rows, recipe.points)]
+    """Logits for rows of a store, in order: ``(len(rows), K)``, or of points ``(len(rows), K, 1, N)``. CPU, float32."""
+    task = recipe.predicts
+    parts = [predict({"points": points})[task].float().cpu() for points in clouds(store, rows, recipe.points)]
     return torch.cat(parts) if parts else torch.zeros(0, len(recipe.classes))
 
 
