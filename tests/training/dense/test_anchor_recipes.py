@@ -108,7 +108,7 @@ def test_any_other_main_and_anchor_task_can_be_named(tmp_path: Path) -> None:
         ("headfreeze", {"stages__1__frozen_after": "up4"}, r"frozen_after: .*one of stem, .*, up2, .*, found 'up4'"),
         ("headfreeze", {"stages__0__domains": ["sourc"]}, r"stages\.0\.domains\.0: .*'source' or 'target'"),
         ("mtl-source", {"stages__0__domains": ["target"]}, r"train\.domains: expected some of source, .*found target"),
-        ("headfreeze", {"stages__1__start_from": "confusion"}, r"stages\.1\.start_from: .*before-overfit, found 'conf"),
+        ("headfreeze", {"stages__1__start_from": "confusion"}, r"stages\.1\.start_from: .*, scratch, found 'conf"),
         ("headfreeze", {"main": "depht"}, r"tasks: expected some of .*depth, .*, found depht"),
         ("headfreeze", {"anchor": "edgs"}, r"tasks: expected some of .*edges, found edgs"),
         ("headfreeze", {"anchor": "normals"}, r"anchor: expected another task than main, found 'normals'"),
