@@ -29,6 +29,7 @@ GATINGS = {
     "pooled_threshold",
     "perturbation_mean",
     "perturbation_std",
+    "unlabelled",
 }
 
 
@@ -219,6 +220,26 @@ def test_the_coupled_saliency_is_that_of_classification_alone() -> None:
         expected = SkewnessGate(0.5).scores(leaf.detach(), gradient) + (0.1 if domain == "target" else 0.0)
         torch.testing.assert_close(model.gate_records[domain].scores, expected, rtol=1e-3, atol=1e-3)
         assert torch.equal(model.gate_records[domain].taking_part, SkewnessGate(0.5).select(expected))
+
+
+@pytest.mark.parametrize("saliency", ["coupled", "eval"])
+def test_samples_without_a_label_can_be_ranked_by_the_class_that_is_predicted(saliency: str) -> None:
+    model = frozen_norm(method(SkewnessGate(0.5), saliency=saliency, unlabelled="prediction"))
+    batches = stage1()
+    losses = model(batches, PROGRESS)
+    leaf = views(batches["target"])[0].requires_grad_()
+    logits = model.network(leaf)
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits, logits.argmax(dim=1)), leaf)
+    expected = SkewnessGate(0.5).scores(leaf.detach(), gradient) + 0.1
+    torch.testing.assert_close(model.gate_records["target"].scores, expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(model.gate_records["target"].taking_part, SkewnessGate(0.5).select(expected))
+    # The prediction ranks; it teaches nothing.
+    own = frozen_norm(method(SkewnessGate(0.5), saliency=saliency))
+    without = own(batches, PROGRESS)
+    assert own.gate_records["target"].taking_part.all()
+    assert losses["class/target"].sum == 0 and losses["class/target"].weight == without["class/target"].weight
+    torch.testing.assert_close(losses["class/source"].sum, without["class/source"].sum)
+    torch.testing.assert_close(losses["distillation/source"].sum, without["distillation/source"].sum)
 
 
 def test_asking_the_gate_changes_no_gradient_of_the_host() -> None:

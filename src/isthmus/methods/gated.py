@@ -2,7 +2,8 @@
 
 A host works out its losses; this class asks the gate which samples carry a score, ranks them, and keeps the records.
 In stage 1 only source samples carry labels and so scores, in stage 2 pseudo-labelled target samples do as well, ranked
-per domain, or with ``pooled_threshold`` together.
+per domain, or with ``pooled_threshold`` together. Beyond the paper, ``unlabelled="prediction"`` scores samples without
+a label by the saliency of the class that the network predicts for them, so that the target is gated in stage 1 as well.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class GatingOptions:
     pooled_threshold: bool = False
     perturbation_mean: float = 0.1
     perturbation_std: float = 0.0
+    unlabelled: Literal["pass", "prediction"] = "pass"
 
 
 DEFAULT_GATING = GatingOptions()
@@ -87,21 +89,26 @@ class GatedMethod(Method):
         """Whether the gate wants the gradient of the classification loss by the points in this step."""
         return self.gate is not None and self.gate.uses_gradient and progress.step % self.refresh_every == 0
 
-    def scores(self, batch: Batch, batches: dict[str, Batch], evidence: Evidence, progress: Progress) -> Tensor:
-        """Scores of one domain's samples, NaN for those without a label. Shape: ``(B,)``."""
+    def scored(self, batch: Batch) -> Tensor:
+        """Which samples get a score. Shape: ``(B,)`` bool."""
         present = batch.labelled(self.task.name)
-        scores = torch.full((len(batch),), torch.nan, device=present.device)
+        return torch.ones_like(present) if self.gating.unlabelled == "prediction" else present
+
+    def scores(self, batch: Batch, batches: dict[str, Batch], evidence: Evidence, progress: Progress) -> Tensor:
+        """Scores of one domain's samples, NaN for those that get none. Shape: ``(B,)``."""
+        scored = self.scored(batch)
+        scores = torch.full((len(batch),), torch.nan, device=scored.device)
         if self.gate is None:
             return scores
-        if present.any() and (self.memory is None or self.needs_gradient(progress)):
+        if scored.any() and (self.memory is None or self.needs_gradient(progress)):
             if self.gate.uses_target_labels:
                 agreement = self.agreement(batch, batches, progress)
                 evidence = Evidence(evidence.points, evidence.random, agreement=agreement)
-            scores = torch.where(present, self.gate.measure(evidence), scores)
+            scores = torch.where(scored, self.gate.measure(evidence), scores)
         if self.memory is not None:
             if self.needs_gradient(progress):
                 self.memory.update(batch.domain, batch.sample_id, scores)
-            scores = torch.where(present, self.memory.recall(batch.domain, batch.sample_id), torch.nan)
+            scores = torch.where(scored, self.memory.recall(batch.domain, batch.sample_id), torch.nan)
         if batch.domain == "target" and self.gate.uses_gradient:
             noise = progress.random("perturbation", batch.sample_id.tolist()).normal().to(scores.device)
             scores = scores + self.gating.perturbation_mean + self.gating.perturbation_std * noise

@@ -144,19 +144,22 @@ class SelfDistillation(GatedMethod):
         ids = batch.sample_id.tolist()
         points = self._seen(batch, torch.ones_like(batch.sample_id, dtype=torch.bool), progress)
         evidence = Evidence(points, progress.random(f"gate/{batch.domain}", ids))
-        present = batch.labelled(self.task.name)
-        asked = self.needs_gradient(progress) and bool(present.any())
+        present, scored = batch.labelled(self.task.name), self.scored(batch)
+        asked = self.needs_gradient(progress) and bool(scored.any())
         follow = asked and self.gating.saliency == "coupled"
         leaf = points.detach().requires_grad_() if follow else points
         embedding: Tensor = self.network.encoder(leaf).pooled
-        if not present.any():
+        if not (asked or present.any()):
             return _Pass(embedding, Loss.absent(points.device, weight=counted), evidence)
-        labels = batch.labels[self.task.name].where(present, 0)
+        logits = self.network.head(embedding)
+        labels = logits.detach().argmax(dim=1)  # of samples that are scored without a label
+        if present.any():
+            labels = torch.where(present, batch.labels[self.task.name], labels)
 
         def cross_entropy(logits: Tensor) -> Tensor:
-            return torch.where(present, self.task.loss(logits, labels), 0.0)
+            return torch.where(scored, self.task.loss(logits, labels), 0.0)
 
-        per_sample = cross_entropy(self.network.head(embedding))
+        per_sample = cross_entropy(logits)
         if follow:
             # By the points alone: the parameters are differentiated once, with the distillation, in the step.
             (gradient,) = torch.autograd.grad(per_sample.sum(), leaf, retain_graph=True)
@@ -164,6 +167,8 @@ class SelfDistillation(GatedMethod):
         elif asked:
             gradient = separate(self.network, points, lambda leaf: cross_entropy(self.network(leaf)).sum())
             evidence = Evidence(points, evidence.random, gradient)
+        if not present.any():
+            return _Pass(embedding, Loss.absent(points.device, weight=counted), evidence)
         weights = self._label_weights(batch)
         loss = Loss.of(per_sample * weights, counted, samples=present.sum(), mass=weights.sum())
         return _Pass(embedding, loss, evidence)

@@ -67,6 +67,8 @@ class SelfSupervised(GatedMethod):
         refresh_every: int = 1,
     ) -> None:
         super().__init__(network, task, gate=gate, gating=gating, memory=memory, refresh_every=refresh_every)
+        if gating.unlabelled != "pass":
+            raise ValueError("unlabelled: expected 'pass', as only self-distillation passes all samples, found others")
         self.pretext = pretext
         self.weight = weight
         self.class_weight = 1.0 - weight if class_weight is None else class_weight

@@ -9,7 +9,7 @@ from isthmus.errors import RecipeError
 from isthmus.evaluation.load import load_method
 from isthmus.training.engine import train
 from isthmus.training.points.recipe import PointRecipe
-from isthmus.training.points.rows import CONTROLS, GATED, HOSTS, PART_ROWS, ROWS
+from isthmus.training.points.rows import CONTROLS, GATED, HOSTS, MAIN_HOST, PART_ROWS, ROWS, VARIANTS
 from isthmus.training.presets import named
 from isthmus.training.recipe import override, parse
 
@@ -83,6 +83,18 @@ def test_controls_differ_from_their_host_by_what_they_are_named_after() -> None:
         assert {field for field in own if own[field] != host[field]} == set(changes)
 
 
+def test_variants_differ_from_the_gated_main_host_by_what_they_are_named_after() -> None:
+    gated = named(f"sim/{GATED}{MAIN_HOST}")
+    for variant, changes in VARIANTS.items():
+        recipe = named(f"sim/{variant}")
+        own, plain = recipe.method.model_dump(), gated.method.model_dump()  # type: ignore[attr-defined]
+        assert {field for field in own if own[field] != plain[field]} == set(changes) - (
+            {"gate"} if own["gate"] == plain["gate"] else set()
+        )
+        assert recipe.stages == gated.stages and recipe.method_name == variant
+        assert own["gate"]["keep_end"] is not None or own["gate"]["keep"] == 0.8
+
+
 def test_a_domain_of_bodies_can_be_named_by_one_word() -> None:
     values = named("segda/defrec").model_dump(mode="json")
     recipe = parse(override(values, [("source", "shrec07"), ("target", "posed")]))
@@ -103,6 +115,7 @@ def test_a_domain_of_bodies_can_be_named_by_one_word() -> None:
         ("sim/defrec", [("network", "{kind: dgcnn-segmentation}")], "'dgcnn-segmentation' is for predicts 'parts'"),
         ("sim/dann", [("stages", "[{steps: 2}, {name: b, steps: 2, pseudo_labels: {refresh_every: 1, graph: {}}}]")],
          "which 'self-distillation' alone obeys"),
+        ("sim/sm-dsb", [("method.gating.unlabelled", "prediction")], "self-distillation alone has more"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(name: str, changes: list[tuple[str, str]], complaint: str) -> None:

@@ -49,6 +49,7 @@ class GatingSpec(Spec):
     pooled_threshold: bool = False
     perturbation_mean: float = 0.1
     perturbation_std: float = Field(0.0, ge=0)
+    unlabelled: Literal["pass", "prediction"] = "pass"
 
 
 class SupervisedSpec(Spec):
@@ -115,6 +116,10 @@ class SelfSupervisedSpec(GatedSpec):
     def _consistent(self) -> Self:
         if self.gating.saliency_view == "mixed" and not self.mixup:
             raise ValueError("gating.saliency_view 'mixed' needs mixup: true, found mixup: false")
+        if self.gating.unlabelled != "pass":
+            raise ValueError(
+                "gating.unlabelled: expected 'pass' (self-distillation alone has more), found 'prediction'"
+            )
         return self
 
 

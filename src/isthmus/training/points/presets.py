@@ -22,16 +22,19 @@ from isthmus.training.points.data_specs import (
     SimulatedSpec,
     VirtualSensorSpec,
 )
-from isthmus.training.points.method_specs import MethodSpec, SelfSupervisedSpec
+from isthmus.training.points.method_specs import MethodSpec, SelfDistillationSpec, SelfSupervisedSpec
 from isthmus.training.points.pretext_specs import DefRecSpec
 from isthmus.training.points.recipe import DGCNNSpec, PointNetSpec, PointRecipe, SegmentationDGCNNSpec
-from isthmus.training.points.rows import GATED, PART_ROWS, ROWS, Look, augmentation, method, stages
+from isthmus.training.points.rows import GATED, PART_ROWS, ROWS, Look, augmentation, host_of, method, stages
+from isthmus.training.recipe import GraphRefinementSpec, StageSpec
 
 SMALL_POINTNET = PointNetSpec(width=0.5, input_transform=False, feature_transform=False, dropout=0.3)
 """For tables on two CPU cores: half the channels, no T-nets (a third of the cost of a step with them)."""
 
 SHARED_CLASSES = ("bed", "cabinet", "chair", "monitor", "sofa", "table")
 """The classes that all three real object sets have."""
+
+SMALL_GRAPH = GraphRefinementSpec(steps=300)
 
 LOOKS: dict[str, Look] = {"m": "modelnet", "w": "shapenet", "r": "scannet"}
 
@@ -46,8 +49,8 @@ def simulated(row: str, *, setting: str = "sim/") -> PointRecipe:
         batch_size=16,
         augment=augmentation(row),
         network=SMALL_POINTNET,
-        method=method(row, "scannet"),
-        stages=stages(row, 400, 200),
+        method=small_method(row, "scannet"),
+        stages=small_stages(row),
     )
 
 
@@ -73,8 +76,8 @@ def real(row: str, source: str, target: str) -> PointRecipe:
         batch_size=16,
         augment=augmentation(row),
         network=SMALL_POINTNET,
-        method=method(row, LOOKS[target]),
-        stages=stages(row, 400, 200),
+        method=small_method(row, LOOKS[target]),
+        stages=small_stages(row),
     )
 
 
@@ -84,7 +87,7 @@ def virtual(row: str, source: str, target: str) -> PointRecipe:
     sensor = VirtualSensorSpec(test_share=0.7 if target == "m" else None)
     changed = recipe.target.model_copy(update={"virtual_sensor": sensor})
     name = f"virtual/{source}2{target}/{row}"
-    return recipe.model_copy(update={"name": name, "target": changed, "method": method(row, "scannet")})
+    return recipe.model_copy(update={"name": name, "target": changed, "method": small_method(row, "scannet")})
 
 
 def pointda(row: str, source: str, target: Look) -> PointRecipe:
@@ -102,6 +105,24 @@ def pointda(row: str, source: str, target: Look) -> PointRecipe:
         evaluate_every=1000,
         checkpoint_every=500,
     )
+
+
+def small_method(row: str, look: Look) -> MethodSpec:
+    """The row's method with PointNet: behind self-distillation a gate keeps 0.8 there, as in the paper's Table III."""
+    spec = method(row, look)
+    if isinstance(spec, SelfDistillationSpec) and spec.gate is not None and spec.gate.keep_end is None:
+        spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"keep": 0.8})})
+    return spec
+
+
+def small_stages(row: str) -> tuple[StageSpec, ...]:
+    """400 and 200 steps; the graph network learns 300 steps, refining five times, not 20 as published.
+
+    Self-distillation peaks at 3e-3, chosen by the source's validation part (0.71 against 0.62 at the published 1e-3,
+    seed 10, simulated objects): its hard views of few steps learn slowly.
+    """
+    rate = 3e-3 if host_of(row) in ("selfdist", "selfdist-gcn") else 1e-3
+    return stages(row, 400, 200, learning_rate=rate, refinements=5, graph=SMALL_GRAPH)
 
 
 def bodies(row: str) -> PointRecipe:
@@ -151,7 +172,7 @@ def point_recipes() -> dict[str, Callable[[], PointRecipe]]:
     pointda_domains: tuple[Look, ...] = ("modelnet", "shapenet", "scannet")
     for row in ROWS:
         table[f"sim/{row}"] = partial(simulated, row)
-        for source, target in (("m", "r"), ("w", "r"), ("m", "w")):
+        for source, target in permutations("mwr", 2):
             table[f"real/{source}2{target}/{row}"] = partial(real, row, source, target)
         for source, target in (("w", "m"), ("m", "w")):
             table[f"virtual/{source}2{target}/{row}"] = partial(virtual, row, source, target)

@@ -12,6 +12,7 @@ from isthmus.pretexts.masked_structure import RADIUS
 from isthmus.training.points.method_specs import (
     DANNSpec,
     GatingSpec,
+    MemorySpec,
     MethodSpec,
     PlainGateSpec,
     PointDANSpec,
@@ -29,6 +30,16 @@ Host = Literal["defrec", "defrec-pcm", "selfdist", "selfdist-gcn", "gast", "gast
 HOSTS: tuple[Host, ...] = get_args(Host)
 GATED = "smdsb/"
 """Before a host: behind the skewness gate."""
+
+MAIN_HOST: Host = "selfdist-gcn"
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"{MAIN_HOST}-random": {"gate": PlainGateSpec(kind="random", keep=0.7)},
+    f"{MAIN_HOST}-scaled": {"gate": PlainGateSpec(kind="scaled", keep=0.7)},
+    f"{GATED}{MAIN_HOST}-memory": {"gate": SkewnessGateSpec(), "memory": MemorySpec()},
+    f"{GATED}{MAIN_HOST}-schedule": {"gate": SkewnessGateSpec(keep=1.0, keep_end=0.6)},
+    f"{GATED}{MAIN_HOST}-target": {"gate": SkewnessGateSpec(), "gating": GatingSpec(unlabelled="prediction")},
+}
+"""The main host with controls in place of its gate, and with what we try beyond the paper."""
 
 SINGLE_STAGE = ("source-only", "oracle", "dann", "pointdan")
 """Rows without self-training, as published."""
@@ -53,7 +64,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 }
 """Gates and weightings on the host ``defrec-pcm``: what each changes of it."""
 
-ROWS = (*SINGLE_STAGE, *HOSTS, *CONTROLS, *(f"{GATED}{host}" for host in HOSTS))
+ROWS = (*SINGLE_STAGE, *HOSTS, *CONTROLS, *(f"{GATED}{host}" for host in HOSTS), *VARIANTS)
 PART_ROWS = (
     "source-only", "oracle", "defrec", "defrec-pcm", "mlsp", "sm-dsb", "random-gate", "half-random", "scaled-weight",
     "keep-high", "cosine-gate", f"{GATED}defrec", f"{GATED}defrec-pcm", f"{GATED}mlsp",
@@ -62,6 +73,8 @@ PART_ROWS = (
 
 Look = Literal["modelnet", "shapenet", "scannet"]
 """The domain of PointDA-10 that a target is like: published hyper-parameters depend on it. Scans are ``scannet``."""
+
+PUBLISHED_GRAPH = GraphRefinementSpec()
 
 ROUNDS = 10
 """Rounds of GAST's self-paced self-training; each makes new pseudo-labels."""
@@ -78,8 +91,13 @@ def method(row: str, look: Look) -> MethodSpec:
             return PointDANSpec()
     if row in CONTROLS:
         return host("defrec-pcm", look).model_copy(update=CONTROLS[row])
-    plain = host(cast(Host, row.removeprefix(GATED)), look)
-    return plain.model_copy(update={"gate": SkewnessGateSpec()}) if row.startswith(GATED) else plain
+    gated: dict[str, Any] = {"gate": SkewnessGateSpec()} if row.startswith(GATED) else {}
+    return host(host_of(row), look).model_copy(update=VARIANTS.get(row, gated))
+
+
+def host_of(row: str) -> Host:
+    """The host of a row that has one and is no control of DefRec+PCM: ``gast`` of ``smdsb/gast``."""
+    return MAIN_HOST if row in VARIANTS else cast(Host, row.removeprefix(GATED))
 
 
 def host(name: Host, look: Look) -> SelfSupervisedSpec | SelfDistillationSpec:
@@ -105,11 +123,19 @@ def host(name: Host, look: Look) -> SelfSupervisedSpec | SelfDistillationSpec:
 
 def augmentation(row: str) -> AugmentSpec:
     """Of the loader: nothing where the method makes its own views."""
-    own = row.removeprefix(GATED) in ("selfdist", "selfdist-gcn")
+    own = host_of(row) in ("selfdist", "selfdist-gcn")
     return AugmentSpec(rotate=False, jitter=0.0) if own else AugmentSpec()
 
 
-def stages(row: str, first: int, second: int, *, learning_rate: float = 1e-3) -> tuple[StageSpec, ...]:
+def stages(
+    row: str,
+    first: int,
+    second: int,
+    *,
+    learning_rate: float = 1e-3,
+    refinements: int = 20,
+    graph: GraphRefinementSpec = PUBLISHED_GRAPH,
+) -> tuple[StageSpec, ...]:
     """Joint training, then pseudo-labels; rows without self-training get one stage of the same total length.
 
     ``gast-spst`` trains the second part in ten rounds with new pseudo-labels each, of at least 0.8 confidence in the
@@ -117,11 +143,11 @@ def stages(row: str, first: int, second: int, *, learning_rate: float = 1e-3) ->
     The released code also jumps to 0.95 once the accuracy on the target's TEST labels passes 0.9, which is left out,
     and lets the weights of all losses fall together, which Adam does not notice. All losses stay on (not known).
 
-    ``selfdist-gcn`` has its pseudo-labels refined by a graph network twenty times within the second stage.
+    ``selfdist-gcn`` has its pseudo-labels refined by a graph network within the second stage, 20 times as published.
     """
     if row in SINGLE_STAGE:
         return (StageSpec(name="stage1", steps=first + second, learning_rate=learning_rate),)
-    match row.removeprefix(GATED):
+    match host_of(row):
         case "gast-spst":
             return (
                 StageSpec(name="stage1", steps=first, learning_rate=learning_rate),
@@ -139,7 +165,7 @@ def stages(row: str, first: int, second: int, *, learning_rate: float = 1e-3) ->
             shared: dict[str, Any] = {
                 "optimizer": "adamw", "weight_decay": 1e-4, "schedule": "onecycle", "learning_rate": learning_rate,
             }  # fmt: skip
-            refined = PseudoLabelSpec(refresh_every=max(1, second // 20), graph=GraphRefinementSpec())
+            refined = PseudoLabelSpec(refresh_every=max(1, second // refinements), graph=graph)
             labels = PseudoLabelSpec() if name == "selfdist" else refined
             return (
                 StageSpec(name="stage1", steps=first, **shared),
