@@ -12,7 +12,7 @@ import yaml
 from anchor_runs import small
 
 from dense_testing import changed, total
-from isthmus.cli.main import _changed, parse_changes
+from isthmus.cli import common
 from isthmus.data.randomness import Progress
 from isthmus.errors import IsthmusError
 from isthmus.methods.adversarial import Adversarial
@@ -87,7 +87,7 @@ def deterministic() -> Iterator[None]:
 
 
 def test_any_other_main_and_anchor_task_can_be_named(tmp_path: Path) -> None:
-    recipe = _changed(named("headfreeze/rooms"), parse_changes(["--main", "depth", "--anchor", "edges"]))
+    recipe = common.changed(named("headfreeze/rooms"), common.parse_changes(["--main", "depth", "--anchor", "edges"]))
     assert isinstance(recipe, DenseRecipe)
     assert (recipe.main, recipe.anchor, recipe.tasks) == ("depth", "edges", ("main", "anchor"))
     run = train(small("headfreeze/rooms", (2, 2), main="depth", anchor="edges"), tmp_path / "run")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dense_testing import tiny
-from isthmus.cli.main import _changed, parse_changes
+from isthmus.cli.common import changed, parse_changes
 from isthmus.errors import DataError, RecipeError
 from isthmus.training.dense.build import build_method, build_tasks
 from isthmus.training.dense.presets import LABELS, ROWS, dense_recipes
@@ -29,7 +29,7 @@ PROMISED = [
 
 def of(name: str, *arguments: str) -> DenseRecipe:
     """A named recipe with command-line changes."""
-    result = _changed(named(name), parse_changes(list(arguments)))
+    result = changed(named(name), parse_changes(list(arguments)))
     assert isinstance(result, DenseRecipe)
     return result
 

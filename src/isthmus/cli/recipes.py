@@ -1,0 +1,36 @@
+"""Commands on recipes: their names, and one in full."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from isthmus.cli.app import ANY_FIELD, recipes_app
+from isthmus.cli.common import changed, find_recipe, parse_changes
+from isthmus.cli.console import console
+
+
+@recipes_app.command("list")
+def recipes_list(
+    text: Annotated[str, typer.Argument(help="Names that hold this, one per line, such as rooms or mtpsl/.")] = "",
+) -> None:
+    """Names of recipes: all of them in short, or one per line those that hold a text."""
+    from isthmus.training.presets import RECIPES, families
+
+    if text:
+        for name in RECIPES:
+            if text in name:
+                console.print(name, highlight=False)
+        return
+    for title, members in families().items():
+        console.print(f"{title}: {', '.join(members)}", highlight=False, soft_wrap=True)
+
+
+@recipes_app.command("show", context_settings=ANY_FIELD)
+def recipes_show(
+    context: typer.Context, recipe: Annotated[str, typer.Argument(help="A named recipe or a file.")]
+) -> None:
+    """A whole recipe as YAML, with the given fields set: the start of a file of one's own."""
+    sys.stdout.write(changed(find_recipe(recipe), parse_changes(context.args)).dump())
