@@ -24,10 +24,17 @@ def evaluate(
         ),
     ] = "target",
     against: Annotated[Optional[Path], typer.Option(help="A run to compare with, on the same data.")] = None,  # noqa: UP045
+    seeds: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="A run that differs in its seed alone, or a folder of such; may be repeated (clouds)."),
+    ] = None,
     select: Rule = None,
     stage: Stage = None,
 ) -> None:
-    """Scores of a run in detail, per-class table; against another run, which classes were hurt."""
+    """Scores of a run in detail, per-class table; against another run, which classes were hurt.
+
+    For classifiers of clouds also estimates of the accuracy that read no labels, also where there are none.
+    """
     import json
 
     from isthmus.evaluation.evaluate import evaluation
@@ -35,13 +42,17 @@ def evaluate(
 
     opened = Run.open(run)
     rule = chosen_rule(opened, select)
-    found = evaluation(opened, None if against is None else Run.open(against), data, rule, stage)
+    others = [Run.open(file.parent) for path in seeds or () for file in sorted(path.rglob("recipe.yaml"))]
+    if seeds and not others:
+        raise RunError(f"--seeds: expected runs in {', '.join(map(str, seeds))}, found none")
+    found = evaluation(opened, None if against is None else Run.open(against), data, rule, stage, others)
     for part in found.parts:
         if isinstance(part, str):
             console.print(part, highlight=False, markup=False, soft_wrap=True)
         else:
             show(part)
     asked = {"run": str(run), "data": data, "select": rule, "stage": stage, "against": against and str(against)}
+    asked |= {"seeds": [str(each.path) for each in others]} if others else {}
     words = [data, rule, stage or "", "against-" + against.name if against else ""]
     name = ".".join("".join(c if c.isalnum() else "-" for c in word) for word in words if word)
     file = run / f"evaluation.{name}.json"

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from isthmus.cli import benchmark, data, doctor, evaluate, recipes, train  # noqa: F401  (their commands join the app)
+from isthmus.cli import (  # noqa: F401  (their commands join the app)
+    audit,
+    benchmark,
+    data,
+    doctor,
+    estimates,
+    evaluate,
+    recipes,
+    train,
+)
 from isthmus.cli.app import app
 from isthmus.cli.console import errors
 from isthmus.errors import IsthmusError

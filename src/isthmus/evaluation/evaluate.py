@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,6 @@ from isthmus.errors import RunError
 from isthmus.evaluation.tables import Table
 from isthmus.training.recipe import Rule
 from isthmus.training.run import Run
-
-if TYPE_CHECKING:
-    from isthmus.evaluation.points.accuracy import Predictions
-    from isthmus.evaluation.points.parts import PartPredictions
-    from isthmus.evaluation.statistics import Interval
 
 
 @dataclass(frozen=True)
@@ -26,71 +22,33 @@ class Evaluation:
     values: dict[str, Any]
 
 
-def evaluation(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None = None) -> Evaluation:
-    """Scores of the checkpoint that ``rule`` chose on ``data``, and what they gained ``against`` another run there."""
+def evaluation(
+    run: Run[Any],
+    against: Run[Any] | None,
+    data: str,
+    rule: Rule,
+    stage: str | None = None,
+    seeds: Sequence[Run[Any]] = (),
+) -> Evaluation:
+    """Scores of the checkpoint that ``rule`` chose on ``data``, and what they gained ``against`` another run there.
+
+    Classifiers of clouds also get estimates of their accuracy that read no label; ``seeds`` are runs that differ from
+    ``run`` in their seed alone, for the one that asks how often they agree.
+    """
     if against is not None and against.recipe.kind != run.recipe.kind:
         raise RunError(f"--against: expected a run of kind {run.recipe.kind!r}, found {against.recipe.kind!r}")
     if run.recipe.kind == "points":
-        return _points(run, against, data, rule, stage)
+        from isthmus.evaluation.points.evaluate import classifier, parts_of_shapes
+
+        if run.recipe.predicts == "class":
+            return Evaluation(*classifier(run, against, data, rule, stage, seeds))
+        if not seeds:
+            return Evaluation(*parts_of_shapes(run, against, data, rule, stage))
+    if seeds:
+        raise RunError(f"--seeds: expected a run that classifies clouds, found {run.path}, which does not")
     if run.recipe.kind == "frames":
         return _frames(run, against, data, rule, stage)
     return _dense(run, against, data, rule, stage)
-
-
-def _points(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None) -> Evaluation:
-    from isthmus.evaluation.points.accuracy import class_gains, overall_gain
-    from isthmus.evaluation.points.evaluate import confusion_table, per_class_table, predictions_on, summary
-    from isthmus.evaluation.points.parts import PartPredictions
-
-    ours = predictions_on(run, data, rule, stage)
-    theirs = None if against is None else predictions_on(against, data, rule, stage)
-    if isinstance(ours, PartPredictions):
-        return _parts(ours, theirs, against, rule)
-    if isinstance(theirs, PartPredictions):
-        raise RunError("--against: expected a run that classifies clouds, found one that labels their points")
-    gains = None if theirs is None else class_gains(ours, theirs)
-    parts: list[str | Table] = [
-        f"{len(ours.labels)} clouds, checkpoint: {rule}",
-        f"overall accuracy     {100 * ours.accuracy:.1f} %",
-        f"mean-class accuracy  {100 * ours.mean_class_accuracy:.1f} %",
-        per_class_table(ours, gains),
-        confusion_table(ours),
-    ]
-    if against is not None and theirs is not None and gains is not None:
-        hurt = [each.name for each in gains if each.verdict == "hurt"]
-        parts.append(_gain_line(overall_gain(ours, theirs), against))
-        parts.append(f"classes hurt: {', '.join(hurt) or 'none beyond noise'}")
-    return Evaluation(tuple(parts), summary(ours, gains))
-
-
-def _parts(
-    ours: PartPredictions, theirs: Predictions | PartPredictions | None, against: Run[Any] | None, rule: Rule
-) -> Evaluation:
-    from isthmus.evaluation.points.accuracy import overall_gain
-    from isthmus.evaluation.points.parts import PartPredictions
-
-    parts: list[str | Table] = [
-        f"{len(ours.names)} shapes, checkpoint: {rule}",
-        f"shape mIoU       {100 * ours.accuracy:.1f} %",
-        f"mean over parts  {100 * ours.mean_class_accuracy:.1f} %",
-        ours.table(),
-    ]
-    values = ours.summary()
-    if against is not None:
-        if not isinstance(theirs, PartPredictions):
-            raise RunError("--against: expected a run that labels points, found one that classifies clouds")
-        gain = overall_gain(ours, theirs)
-        parts.append(_gain_line(gain, against))
-        values["gain"] = {"gain": gain.estimate, "low": gain.low, "high": gain.high}
-    return Evaluation(tuple(parts), values)
-
-
-def _gain_line(gain: Interval, against: Run[Any]) -> str:
-    return (
-        f"gain over {against.path}: {100 * gain.estimate:+.1f} points, 95 % interval "
-        f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], "
-        f"smallest detectable {100 * gain.smallest_detectable:.1f}"
-    )
 
 
 def _dense(run: Run[Any], against: Run[Any] | None, data: str, rule: Rule, stage: str | None) -> Evaluation:

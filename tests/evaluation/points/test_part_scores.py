@@ -9,7 +9,7 @@ from sklearn.metrics import jaccard_score
 from isthmus.errors import RunError
 from isthmus.evaluation.compare import comparison
 from isthmus.evaluation.evaluate import evaluation
-from isthmus.evaluation.points.evaluate import predictions_on
+from isthmus.evaluation.points.evaluate import part_predictions_on
 from isthmus.evaluation.points.export import export_run
 from isthmus.evaluation.points.predict import predict_files
 from isthmus.evaluation.points.report import write_report
@@ -36,7 +36,7 @@ def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 def test_a_shape_scores_its_mean_intersection_over_union(runs: list[Run]) -> None:
     run = runs[0]
-    found = predictions_on(run, "target", "last")
+    found = part_predictions_on(run, "target", "last")
     store = open_domains(run.recipe).target
     rows = part_rows(store, ("test",))
     predicted = read_arrays(run.evaluations("stage1")[-1])["logits"].argmax(axis=1)[:, 0]
@@ -52,7 +52,10 @@ def test_a_shape_scores_its_mean_intersection_over_union(runs: list[Run]) -> Non
 def test_evaluate_shows_parts_and_what_was_gained(runs: list[Run]) -> None:
     found = evaluation(runs[1], runs[0], "target", "last")
     assert found.values["shapes"] == 8 and 0 <= found.values["mean_iou"] <= 1
-    gain = predictions_on(runs[1], "target", "last").accuracy - predictions_on(runs[0], "target", "last").accuracy
+    gain = (
+        part_predictions_on(runs[1], "target", "last").accuracy
+        - part_predictions_on(runs[0], "target", "last").accuracy
+    )
     assert found.values["gain"]["gain"] == pytest.approx(gain)
     assert found.parts[0] == "8 shapes, checkpoint: last" and len(found.parts[3].rows) == 8  # type: ignore[union-attr]
     assert evaluation(runs[0], None, "source", "last").values["shapes"] == 8

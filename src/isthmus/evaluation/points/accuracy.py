@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -110,15 +111,21 @@ def select(run: PointRun, stage: str | None = None, store: CloudStore | None = N
     predictions = [measured(store, point["rows"], point["logits"]) for point in points]
     if not predictions[0].names:
         raise RunError(f"{run.path}: expected labelled target clouds to measure on, found none in {store.path}")
-    sure = [float(point[run.recipe.label_free_score]) for point in points]
-    usable = [score if not point["collapsed"] else -np.inf for score, point in zip(sure, points)]
     chosen: dict[Column, int] = {
-        "source-val": _latest_best([float(point["source_val"]) for point in points]),
-        "label-free": _latest_best(usable) if max(usable) > -np.inf else len(points) - 1,
-        "last": len(points) - 1,
+        **choices_without_labels(points, run.recipe.label_free_score),
         "target-selected": _latest_best([each.accuracy for each in predictions]),
     }
     return {rule: Selected(int(points[i]["step"]), predictions[i]) for rule, i in chosen.items()}
+
+
+def choices_without_labels(points: Sequence[Mapping[str, np.ndarray]], score: str) -> dict[Column, int]:
+    """Which of a stage's evaluations, in the order of training, each rule chooses that opens no target label."""
+    usable = [float(point[score]) if not point["collapsed"] else -np.inf for point in points]
+    return {
+        "source-val": _latest_best([float(point["source_val"]) for point in points]),
+        "label-free": _latest_best(usable) if max(usable) > -np.inf else len(points) - 1,
+        "last": len(points) - 1,
+    }
 
 
 def _latest_best(scores: list[float]) -> int:

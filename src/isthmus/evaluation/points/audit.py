@@ -250,10 +250,21 @@ def labels_needed(
     if half_width >= differing / samples:
         return 0  # no labels can move the difference further than this
     for count in range(1, differing):
-        # The variance of verdict() with the two further labels, were runs right equally often.
-        spread = (count * decisive_share + 2) / (count + 1)
-        variance = differing**2 * (1 - count / differing) * spread / count
-        half = float(stats.t.ppf((1 + confidence) / 2, count + 1)) * math.sqrt(variance) / samples
-        if half <= half_width:
+        if expected_half_width(samples, differing, count, decisive_share, confidence) <= half_width:
             return count
     return differing
+
+
+def expected_half_width(
+    samples: int, differing: int, labels: int, decisive_share: float = 1.0, confidence: float = 0.95
+) -> float:
+    """About how far the interval of :func:`verdict` will reach to either side, as a share of the n samples.
+
+    As :func:`labels_needed`, which inverts it: draws of equal probability, and runs that are right equally often.
+    """
+    if labels >= differing:
+        return 0.0
+    # The variance of verdict() with the two further labels.
+    spread = (labels * decisive_share + 2) / (labels + 1)
+    variance = differing**2 * (1 - labels / differing) * spread / labels
+    return float(stats.t.ppf((1 + confidence) / 2, labels + 1)) * math.sqrt(variance) / samples

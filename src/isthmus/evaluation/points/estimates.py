@@ -36,6 +36,17 @@ from isthmus.errors import DataError
 
 Score = Literal["entropy", "confidence"]
 
+NAMES = {
+    "source_accuracy": "accuracy on the source",
+    "average_confidence": "average confidence",
+    "scaled_confidence": "average confidence, scaled",
+    "difference_of_confidences": "difference of confidences",
+    "thresholded_confidence": "thresholded confidence",
+    "scaled_thresholded_confidence": "thresholded confidence, scaled",
+    "agreement": "agreement of seeds",
+}
+"""The fields of :class:`Estimates` in words. The first is no estimate but what all of them have to beat."""
+
 
 def average_confidence(target: np.ndarray) -> float:
     """Mean probability of the predicted class. Shape: logits ``(n, K)``."""
