@@ -2,7 +2,7 @@
 
 ``sim/smdsb/gast`` is the host GAST behind the skewness gate on simulated objects, ``pointda/modelnet2scannet/gast``
 without it on PointDA-10; :mod:`isthmus.training.points.rows` has the rows. What the gate and rivals are asked for most
-stands for simulated objects without a setting, too: ``smdsb/gast``, ``dann``, ``pointdan``.
+stands for simulated objects without a setting, too: ``smdsb/gast``, ``dann``, ``pointdan``, ``dfan`` (inferred).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from isthmus.training.points.data_specs import (
 from isthmus.training.points.method_specs import MethodSpec, SelfSupervisedSpec
 from isthmus.training.points.pretext_specs import DefRecSpec, MLSPSpec
 from isthmus.training.points.recipe import DGCNNSpec, PointNetSpec, PointRecipe, SegmentationDGCNNSpec
-from isthmus.training.points.rows import GATED, PART_ROWS, ROWS, Look, augmentation, method, stages
+from isthmus.training.points.rows import GATED, PART_ROWS, RIVALS, ROWS, Look, augmentation, method, stages
 
 SMALL_POINTNET = PointNetSpec(width=0.5, input_transform=False, feature_transform=False, dropout=0.3)
 """For tables on two CPU cores: half the channels, no T-nets (a third of the cost of a step with them)."""
@@ -186,7 +186,7 @@ def point_recipes() -> dict[str, Callable[[], PointRecipe]]:
             table[f"virtual/{source}2{target}/{row}"] = partial(virtual, row, source, target)
         for origin, destination in permutations(pointda_domains, 2):
             table[f"pointda/{origin}2{destination}/{row}"] = partial(pointda, row, origin, destination)
-        if row.startswith(GATED) or row in ("dann", "pointdan"):
+        if row.startswith(GATED) or row in RIVALS:
             table[row] = partial(simulated, row, setting="")
     for row in PART_ROWS:
         table[f"segda/{row}"] = partial(bodies, row)
