@@ -14,14 +14,17 @@ from isthmus.pretexts.distortion_location import distort
 from isthmus.pretexts.masked_structure import BINS, OUT_CHANNELS, MaskedStructure, cardinality_loss
 
 
-def slow_cardinality_loss(logits: np.ndarray, number: float, absolute_weight: float) -> float:
+def slow_cardinality_loss(
+    logits: np.ndarray, number: float, absolute_weight: float, width: float = 5.0, shift: float = 0.0
+) -> float:
     """The definition for one point: the target's two bins written out, the divergence as a sum over bins."""
     p = np.exp(logits - logits.max())
     p /= p.sum()
-    number = min(max(number, 0.0), 75.0)
-    target = np.clip(1 - np.abs(number - 5.0 * np.arange(16)) / 5.0, 0, None)
+    bins = shift + width * np.arange(16)
+    number = min(max(number, bins[0]), bins[-1])
+    target = np.clip(1 - np.abs(number - bins) / width, 0, None)
     divergence = sum(t * math.log(t / q) for t, q in zip(target, p) if t > 0)
-    return divergence + absolute_weight * abs(float(p @ (5.0 * np.arange(16))) - number)
+    return divergence + absolute_weight * abs(float(p @ bins) - number)
 
 
 class TestMaskedStructure(PretextTester):
@@ -32,7 +35,8 @@ class TestMaskedStructure(PretextTester):
     @pytest.mark.parametrize("match", ["index", "nearest"])
     def test_the_loss_is_the_definition_point_by_point(self, match):
         weights = {"position_weight": 0.3, "normal_weight": 0.7, "cardinality_weight": 0.2, "absolute_weight": 0.1}
-        encoder, task = self.pair(match=match, mask_weight=5.0, neighbours=6, radius=0.1, **weights)
+        cardinality = {"radius": 0.1, "radius_points": 512, "bin_width": 3.0, "shift": 4}
+        encoder, task = self.pair(match=match, mask_weight=5.0, neighbours=6, **cardinality, **weights)
         points = some_clouds()
         loss = task.loss(encoder, points, draws())
         masked, region = distort(points, draws(), min_points=40, variance=0.001)
@@ -40,7 +44,7 @@ class TestMaskedStructure(PretextTester):
         for b in range(3):
             cloud, hidden = points[b].double().numpy(), region.mask[b].numpy()
             distance = np.linalg.norm(cloud[:, None] - cloud[None], axis=-1)
-            number = (distance <= 0.1 * math.sqrt(1024 / 64)).sum(1) - 1
+            number = (distance <= 0.1 * math.sqrt(512 / 64)).sum(1) - 1
             guess = answer[b, :, :3].double().numpy()
             square = ((guess[hidden][:, None] - cloud[hidden][None]) ** 2).sum(-1)
             position = 20 * (square.min(0).mean() + square.min(1).mean())
@@ -55,7 +59,7 @@ class TestMaskedStructure(PretextTester):
                 said = answer[b, n, 3:6].double().numpy()
                 of_normal += weight[n] * (1 - abs(said @ axis) / np.linalg.norm(said)) / weight.sum()
                 logits = answer[b, n, 6:].double().numpy()
-                of_number += weight[n] * slow_cardinality_loss(logits, number[true], 0.1) / weight.sum()
+                of_number += weight[n] * slow_cardinality_loss(logits, number[true], 0.1, 3.0, 4) / weight.sum()
             expected = 0.3 * position + 0.7 * of_normal + 0.2 * of_number
             assert loss[b].item() == pytest.approx(expected, rel=2e-3)
 
@@ -76,18 +80,29 @@ class TestMaskedStructure(PretextTester):
         numbers = (task.position_weight, task.normal_weight, task.cardinality_weight, task.absolute_weight)
         assert numbers == (0.5, 0.5, 0.05, 0.05)
         assert (task.mask_weight, task.neighbours, task.radius, task.min_points) == (27.0, 20, 0.13, 40)
+        assert (task.radius_points, task.bin_width, task.shift, task.match) == (1024, 5.0, 0, "index")
 
     def test_a_head_of_another_size_is_refused(self):
         with pytest.raises(ValueError, match="head: expected 22 numbers for a point, found 21"):
             MaskedStructure(PointHead(8, 8, 21, width=0.01))
 
 
-@given(st.integers(0, 1000), st.floats(0, 100), st.floats(0, 1))
+@given(st.integers(0, 1000), st.floats(0, 100), st.floats(0, 1), st.sampled_from([5.0, 2.0]), st.sampled_from([0, 10]))
 @settings(max_examples=60, deadline=None)
-def test_the_cardinality_loss_is_its_definition(seed: int, number: float, weight: float) -> None:
+def test_the_cardinality_loss_is_its_definition(
+    seed: int, number: float, weight: float, width: float, shift: int
+) -> None:
     logits = torch.randn(BINS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    ours = cardinality_loss(logits, torch.tensor(number, dtype=torch.float64), absolute_weight=weight)
-    assert ours.item() == pytest.approx(slow_cardinality_loss(logits.numpy(), number, weight), rel=1e-6, abs=1e-9)
+    given_number = torch.tensor(number, dtype=torch.float64)
+    ours = cardinality_loss(logits, given_number, absolute_weight=weight, bin_width=width, shift=shift)
+    expected = slow_cardinality_loss(logits.numpy(), number, weight, width, shift)
+    assert ours.item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_fewer_neighbours_than_the_shift_count_as_that_many() -> None:
+    logits = torch.randn(BINS)
+    few, least, more = (cardinality_loss(logits, torch.tensor(n), shift=10) for n in (3, 10, 15))
+    assert few == least and more == cardinality_loss(logits, torch.tensor(5))
 
 
 @pytest.mark.parametrize(("number", "bins"), [(7, {1: 0.6, 2: 0.4}), (75, {15: 1.0}), (200, {15: 1.0}), (0, {0: 1.0})])

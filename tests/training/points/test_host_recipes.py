@@ -79,5 +79,28 @@ def test_mlsp_counts_within_the_radius_of_the_target(name: str, radius: float) -
     assert point_recipes()[name]().method.pretext.radius == radius  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("name", "radius"),
+    [("segda/mlsp", 0.081), ("segda/smdsb/mlsp", 0.081), ("pointsegda/mit2faust/mlsp", 0.091),
+     ("pointsegda/faust2mit/smdsb/mlsp", 0.124), ("pointsegda/mit2adobe/mlsp", 0.0872),
+     ("pointsegda/mit2scape/mlsp", 0.115)],
+)  # fmt: skip
+def test_mlsp_labels_points_with_its_own_numbers(name: str, radius: float) -> None:
+    spec = point_recipes()[name]().method
+    task = build_method(small(name)).pretext  # type: ignore[attr-defined]
+    assert (spec.weight, spec.class_weight, spec.mixup) == (1.0, 0.98, False)  # type: ignore[union-attr]
+    assert (task.position_weight, task.normal_weight, task.cardinality_weight) == (0.02, 0.02, 0.02)
+    assert (task.radius, task.radius_points, task.neighbours, task.mask_weight) == (radius, 2048, 10, 2.0)
+    assert (task.bin_width, task.shift, task.min_points, task.absolute_weight) == (5.0, 10, 20, 0.05)
+    assert (spec.gate is not None) == ("smdsb/" in name)  # type: ignore[union-attr]
+
+
+def test_mlsp_classifies_clouds_with_the_numbers_that_it_had() -> None:
+    task = build_method(small("sim/mlsp")).pretext  # type: ignore[attr-defined]
+    assert (task.position_weight, task.normal_weight, task.cardinality_weight) == (0.5, 0.5, 0.05)
+    assert (task.radius, task.radius_points, task.neighbours, task.mask_weight) == (0.135, 1024, 20, 27.0)
+    assert (task.bin_width, task.shift, task.min_points) == (5.0, 0, 40)
+
+
 def test_a_pretext_can_be_named_by_one_word() -> None:
     assert small("sim/defrec", ("method.pretext", "implicit")).method.pretext.kind == "implicit"  # type: ignore[union-attr]

@@ -15,7 +15,7 @@ from isthmus.training.points.build import build_method, build_streams, open_doma
 from isthmus.training.presets import named
 from isthmus.training.recipe import Recipe, override, parse
 
-ROWS = ("dann", "pointdan", "pcgrad", "cagrad", "upgrad", "gradvac", "uncertainty", "random-freeze")
+ROWS = ("dann", "pointdan", "dfan", "pcgrad", "cagrad", "upgrad", "gradvac", "uncertainty", "random-freeze")
 NEEDS = {"pcgrad": "torchjd", "cagrad": "cvxpy", "upgrad": "quadprog"}
 
 
@@ -27,7 +27,7 @@ def recipe(row: str, *more: tuple[str, str]) -> Recipe:
     changes |= {f"{d}.data.{part}": 12 for d in ("source", "target") for part in ("train", "val", "test")}
     values = named(f"sim/{row}").model_dump(mode="json")
     changes |= {f"stages.{index}.steps": 2 for index in range(len(values["stages"]))}
-    if row == "pointdan":
+    if row in ("pointdan", "dfan"):
         changes |= {"method.nodes": 8, "method.neighbours": 12}
     return parse(override(values, [*((k, str(v)) for k, v in changes.items()), *more]))
 
@@ -37,12 +37,12 @@ def test_a_row_is_trained_in_its_stages(row, tmp_path):
     run = train(recipe(row), tmp_path / "run")
     assert run.finished
     stages = [stage.name for stage in run.recipe.stages]
-    assert stages == (["stage1"] if row in ("dann", "pointdan") else ["stage1", "stage2"])
+    assert stages == (["stage1"] if row in ("dann", "pointdan", "dfan") else ["stage1", "stage2"])
     weights = run.weights("last")
     assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())
 
 
-@pytest.mark.parametrize("row", ["dann", "pointdan", "gradvac"])
+@pytest.mark.parametrize("row", ["dann", "pointdan", "dfan", "gradvac"])
 def test_a_killed_run_ends_as_one_that_was_not(row, tmp_path, monkeypatch):
     plain = train(recipe(row), tmp_path / "plain").weights("last")
     from isthmus.training import engine
@@ -82,8 +82,9 @@ def test_losses_of_both_domains_are_one_row_of_a_weighting():
     assert sum(method.weighting.task_of(name) == "defrec" for name in losses) == 2
 
 
-def test_pointdan_is_exported_though_it_searches_nodes(tmp_path):
-    run = train(recipe("pointdan"), tmp_path / "run")
+@pytest.mark.parametrize("row", ["pointdan", "dfan"])
+def test_a_rival_is_exported_though_it_searches_nodes(row, tmp_path):
+    run = train(recipe(row), tmp_path / "run")
     report = export_run(run, formats=("pt2",), rule="last")
     assert max(report.differences.values()) <= 1e-4
 

@@ -29,7 +29,7 @@ def tiny(name: str, *more: tuple[str, str]) -> PointRecipe:
         domains = {"source": "standing", "target": "scan"}
         changes |= {"network.k": 6, **domains}
     changes |= {f"{d}.data.{part}": 8 for d in ("source", "target") for part in ("train", "val", "test")}
-    if row == "pointdan":
+    if row in ("pointdan", "dfan"):
         changes |= {"method.nodes": 8, "method.neighbours": 12}
     for index, stage in enumerate(values["stages"]):
         if stage["pseudo_labels"] is not None and stage["pseudo_labels"]["graph"] is not None:
@@ -72,8 +72,12 @@ def test_a_gated_host_is_the_host_but_for_its_gate(host: str) -> None:
 
 
 def test_a_row_without_a_setting_is_on_simulated_objects() -> None:
-    for row in ("dann", "pointdan", *(f"{GATED}{host}" for host in HOSTS)):
+    for row in ("dann", "pointdan", "dfan", *(f"{GATED}{host}" for host in HOSTS)):
         assert named(row) == named(f"sim/{row}").model_copy(update={"name": row})
+
+
+def test_what_is_inferred_is_marked_in_tables() -> None:
+    assert named("dfan").method_name == named("pointda/modelnet2scannet/dfan").method_name == "dfan (inferred)"
 
 
 def test_controls_differ_from_their_host_by_what_they_are_named_after() -> None:

@@ -10,6 +10,7 @@ from isthmus.data.views import StrongView, View, WeakView
 from isthmus.errors import RecipeError
 from isthmus.methods.base import Method
 from isthmus.methods.dann import DANN
+from isthmus.methods.dfan import DFAN
 from isthmus.methods.gated import GatingOptions
 from isthmus.methods.pointdan import PointDAN
 from isthmus.methods.self_distillation import SelfDistillation
@@ -28,6 +29,7 @@ from isthmus.training.points.build_pretext import build_pretext
 from isthmus.training.points.method_specs import (
     CustomSpec,
     DANNSpec,
+    DFANSpec,
     PointDANSpec,
     SelfDistillationSpec,
     SelfSupervisedSpec,
@@ -35,6 +37,9 @@ from isthmus.training.points.method_specs import (
     SupervisedSpec,
 )
 from isthmus.training.points.recipe import PointRecipe
+
+NODE_CHANNELS = 64
+"""Of a self-adaptive node, scaled by the network's width."""
 
 
 def build_task(recipe: PointRecipe, label_smoothing: float = 0.0) -> Classification | ShapeParts:
@@ -63,6 +68,8 @@ def build_method(recipe: PointRecipe, samples: Mapping[str, int] | None = None) 
                 return _dann(recipe, spec)
             case PointDANSpec():
                 return _pointdan(recipe, spec)
+            case DFANSpec():
+                return _dfan(recipe, spec)
             case CustomSpec():
                 raise RecipeError(f"method: {spec.name!r} is of your own making: pass the object to train(method=...)")
 
@@ -141,17 +148,10 @@ def _dann(recipe: PointRecipe, spec: DANNSpec) -> DANN:
 
 
 def _pointdan(recipe: PointRecipe, spec: PointDANSpec) -> PointDAN:
-    channels = scaled(64, recipe.network.width)
+    channels = scaled(NODE_CHANNELS, recipe.network.width)
     encoder = build_encoder(recipe.network)
     network = build_classifier(recipe, encoder, more_channels=channels)
-    nodes = SelfAdaptiveNodes(
-        encoder.local_channels,
-        channels,
-        nodes=spec.nodes,
-        radius=spec.radius,
-        neighbours=spec.neighbours,
-        slope=encoder.slope,
-    )
+    nodes = _nodes(recipe, spec, encoder)
     return PointDAN(
         network,
         build_head(recipe.network, encoder, len(recipe.classes), more_channels=channels),
@@ -160,4 +160,30 @@ def _pointdan(recipe: PointRecipe, spec: PointDANSpec) -> PointDAN:
         Classification(recipe.classes, label_smoothing=spec.label_smoothing),
         mmd_weight=spec.mmd_weight,
         discrepancy_weight=spec.discrepancy_weight,
+    )
+
+
+def _dfan(recipe: PointRecipe, spec: DFANSpec) -> DFAN:
+    of_nodes = scaled(NODE_CHANNELS, recipe.network.width)
+    encoder = build_encoder(recipe.network)
+    channels = {"points": encoder.local_channels, "nodes": of_nodes, "cloud": of_nodes}
+    hidden = tuple(scaled(each, recipe.network.width) for each in spec.hidden)
+    return DFAN(
+        build_classifier(recipe, encoder, more_channels=of_nodes),
+        _nodes(recipe, spec, encoder),
+        Classification(recipe.classes, label_smoothing=spec.label_smoothing),
+        {level: PointDiscriminator(channels[level], hidden=hidden) for level in spec.levels},
+        global_weight=spec.global_weight,
+        local_weight=spec.local_weight,
+    )
+
+
+def _nodes(recipe: PointRecipe, spec: PointDANSpec | DFANSpec, encoder: Encoder) -> SelfAdaptiveNodes:
+    return SelfAdaptiveNodes(
+        encoder.local_channels,
+        scaled(NODE_CHANNELS, recipe.network.width),
+        nodes=spec.nodes,
+        radius=spec.radius,
+        neighbours=spec.neighbours,
+        slope=encoder.slope,
     )

@@ -189,6 +189,23 @@ class PointDANSpec(Spec):
     label_smoothing: Smoothing = 0.0
 
 
+class DFANSpec(Spec):
+    """INFERRED from an abstract: two branches, see :mod:`isthmus.methods.dfan`; ``levels`` are of the local one.
+
+    ``hidden`` is of the discriminators, scaled by the network's width.
+    """
+
+    kind: Literal["dfan"] = "dfan"
+    nodes: int = Field(64, ge=1)
+    radius: float = Field(0.3, gt=0)
+    neighbours: int = Field(64, ge=1)
+    levels: tuple[Literal["points", "nodes", "cloud"], ...] = ("points", "nodes", "cloud")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 128)
+    global_weight: float = Field(1.0, ge=0)
+    local_weight: float = Field(1.0, ge=0)
+    label_smoothing: Smoothing = 0.0
+
+
 class CustomSpec(Spec):
     """A method of the user's own, handed to :func:`isthmus.training.engine.train` as an object."""
 
@@ -197,6 +214,6 @@ class CustomSpec(Spec):
 
 
 MethodSpec = Annotated[
-    SupervisedSpec | SelfSupervisedSpec | SelfDistillationSpec | DANNSpec | PointDANSpec | CustomSpec,
+    SupervisedSpec | SelfSupervisedSpec | SelfDistillationSpec | DANNSpec | PointDANSpec | DFANSpec | CustomSpec,
     Field(discriminator="kind"),
 ]

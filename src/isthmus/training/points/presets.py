@@ -2,7 +2,7 @@
 
 ``sim/smdsb/gast`` is the host GAST behind the skewness gate on simulated objects, ``pointda/modelnet2scannet/gast``
 without it on PointDA-10; :mod:`isthmus.training.points.rows` has the rows. What the gate and rivals are asked for most
-stands for simulated objects without a setting, too: ``smdsb/gast``, ``dann``, ``pointdan``.
+stands for simulated objects without a setting, too: ``smdsb/gast``, ``dann``, ``pointdan``, ``dfan`` (inferred).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.data.clouds import HUMAN_PARTS
+from isthmus.pretexts.masked_structure import PART_RADIUS
 from isthmus.training.points.data_specs import (
     DomainSpec,
     ObjectsSpec,
@@ -23,9 +24,9 @@ from isthmus.training.points.data_specs import (
     VirtualSensorSpec,
 )
 from isthmus.training.points.method_specs import MethodSpec, SelfDistillationSpec, SelfSupervisedSpec
-from isthmus.training.points.pretext_specs import DefRecSpec
+from isthmus.training.points.pretext_specs import DefRecSpec, MLSPSpec
 from isthmus.training.points.recipe import DGCNNSpec, PointNetSpec, PointRecipe, SegmentationDGCNNSpec
-from isthmus.training.points.rows import GATED, PART_ROWS, ROWS, Look, augmentation, host_of, method, stages
+from isthmus.training.points.rows import GATED, PART_ROWS, RIVALS, ROWS, Look, augmentation, host_of, method, stages
 from isthmus.training.recipe import GraphRefinementSpec, StageSpec
 
 SMALL_POINTNET = PointNetSpec(width=0.5, input_transform=False, feature_transform=False, dropout=0.3)
@@ -153,17 +154,45 @@ def pointsegda(row: str, source: str, target: str) -> PointRecipe:
         points=2048,
         batch_size=16,
         network=SegmentationDGCNNSpec(),
-        method=part_method(row),
+        method=part_method(row, target),
         stages=stages(row, 1000, 500),
     )
 
 
-def part_method(row: str) -> MethodSpec:
-    """The row's method where points are labelled: DefRec deforms a ball and weighs 0.05, as published."""
+def part_method(row: str, target: str = "") -> MethodSpec:
+    """The row's method where points are labelled: DefRec deforms a ball and weighs 0.05, MLSP as :func:`_part_mlsp`.
+
+    ``target`` is a domain of PointSegDA, on which MLSP's radius depends; 0.081 is for others.
+    """
     spec = method(row, "modelnet")
-    if isinstance(spec, SelfSupervisedSpec) and isinstance(spec.pretext, DefRecSpec):
+    if not isinstance(spec, SelfSupervisedSpec):
+        return spec
+    if isinstance(spec.pretext, DefRecSpec):
         return spec.model_copy(update={"pretext": DefRecSpec(region="ball"), "weight": 0.05})
+    if isinstance(spec.pretext, MLSPSpec):
+        # Classification weighs 1 - 0.02 there, and clouds are not mixed.
+        return spec.model_copy(update={"pretext": _part_mlsp(target), "class_weight": 0.98, "mixup": False})
     return spec
+
+
+def _part_mlsp(target: str) -> MLSPSpec:
+    """MLSP's task where points are labelled, as released: see :mod:`isthmus.pretexts.masked_structure`.
+
+    The released code asks for 40 points of a voxel of 2,048 in a cloud, which is 20 of 1,024. Inferred: that 0.081, its
+    radius where no target is set, does for bodies other than PointSegDA's.
+    """
+    return MLSPSpec(
+        radius=PART_RADIUS.get(target, 0.081),
+        radius_points=2048,
+        position_weight=0.02,
+        normal_weight=0.02,
+        cardinality_weight=0.02,
+        mask_weight=2.0,
+        neighbours=10,
+        bin_width=5.0,
+        shift=10,
+        min_points=20,
+    )
 
 
 def point_recipes() -> dict[str, Callable[[], PointRecipe]]:
@@ -178,7 +207,7 @@ def point_recipes() -> dict[str, Callable[[], PointRecipe]]:
             table[f"virtual/{source}2{target}/{row}"] = partial(virtual, row, source, target)
         for origin, destination in permutations(pointda_domains, 2):
             table[f"pointda/{origin}2{destination}/{row}"] = partial(pointda, row, origin, destination)
-        if row.startswith(GATED) or row in ("dann", "pointdan"):
+        if row.startswith(GATED) or row in RIVALS:
             table[row] = partial(simulated, row, setting="")
     for row in PART_ROWS:
         table[f"segda/{row}"] = partial(bodies, row)

@@ -45,12 +45,15 @@ class MLSPSpec(Spec):
 
     kind: Literal["mlsp"] = "mlsp"
     radius: float = Field(0.13, gt=0)
+    radius_points: int = Field(1024, ge=1)
     position_weight: float = Field(0.5, ge=0)
     normal_weight: float = Field(0.5, ge=0)
     cardinality_weight: float = Field(0.05, ge=0)
     absolute_weight: float = Field(0.05, ge=0)
     mask_weight: float = Field(27.0, gt=0)
     neighbours: int = Field(20, ge=3)
+    bin_width: float = Field(5.0, gt=0)
+    shift: int = Field(0, ge=0)
     match: Literal["index", "nearest"] = "index"
     min_points: LeastPoints = 40
     variance: float = Field(0.001, gt=0)

@@ -147,8 +147,10 @@ class PointRecipe(Recipe):
 
     @property
     def method_name(self) -> str:
-        """The row of the table: ``gast``, or ``smdsb/gast`` with the gate."""
+        """The row of the table: ``gast``, or ``smdsb/gast`` with the gate; one that is mostly inferred says so."""
         *before, name = self.name.split("/")
+        if self.method.kind == "dfan":
+            name += " (inferred)"
         return f"{before[-1]}/{name}" if before[-1:] == ["smdsb"] else name
 
 

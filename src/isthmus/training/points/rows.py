@@ -2,6 +2,7 @@
 
 A row says method, stages and augmentation; :mod:`isthmus.training.points.presets` puts it into a setting. ``gast`` is a
 host as published, ``smdsb/gast`` the same behind the skewness gate; ``--gate`` puts another one into its place.
+``dfan`` is INFERRED from the abstract of its paper (:mod:`isthmus.methods.dfan`), and tables say so.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 from isthmus.pretexts.masked_structure import RADIUS
 from isthmus.training.points.method_specs import (
     DANNSpec,
+    DFANSpec,
     GatingSpec,
     MemorySpec,
     MethodSpec,
@@ -41,8 +43,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """The main host with controls in place of its gate, and with what we try beyond the paper."""
 
-SINGLE_STAGE = ("source-only", "oracle", "dann", "pointdan")
-"""Rows without self-training, as published."""
+RIVALS = ("dann", "pointdan", "dfan")
+SINGLE_STAGE = ("source-only", "oracle", *RIVALS)
+"""Rows without self-training, as published (of ``dfan`` that is inferred)."""
 
 _EVEN: dict[str, Any] = {"gate": PlainGateSpec(kind="random", keep=0.5)}
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -89,6 +92,8 @@ def method(row: str, look: Look) -> MethodSpec:
             return DANNSpec()
         case "pointdan":
             return PointDANSpec()
+        case "dfan":
+            return DFANSpec()
     if row in CONTROLS:
         return host("defrec-pcm", look).model_copy(update=CONTROLS[row])
     gated: dict[str, Any] = {"gate": SkewnessGateSpec()} if row.startswith(GATED) else {}
