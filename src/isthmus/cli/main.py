@@ -174,11 +174,12 @@ def evaluate(
         else:
             _show(part)
     asked = {"run": str(run), "data": data, "select": rule, "stage": stage, "against": against and str(against)}
-    asked |= {"seeds": [str(each.path) for each in others]} if others else {}
     words = [data, rule, stage or "", "against-" + against.name if against else ""]
     name = ".".join("".join(c if c.isalnum() else "-" for c in word) for word in words if word)
     file = run / f"evaluation.{name}.json"
-    write_atomically(file, json.dumps({**asked, **found.values}, indent=1).encode())
+    write_atomically(
+        file, json.dumps({**asked, "seeds": [str(each.path) for each in others], **found.values}, indent=1).encode()
+    )
     console.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 

@@ -88,7 +88,7 @@ def test_runs_that_agree_leave_nothing_to_label(tiny_run: Run, tmp_path: Path) -
 
 def test_what_does_not_belong_together_is_refused(tiny_run: Run, other_seed: Run, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.csv"
-    with pytest.raises(DataError, match="expected a file .csv"):
+    with pytest.raises(DataError, match=r"expected a file \.csv"):
         draw_sheet(tiny_run, other_seed, 3, tmp_path / "sheet.txt", rules=RULES)
     with pytest.raises(DataError, match=r"sheet\.plan\.json: expected the plan"):
         conclude(tiny_run, other_seed, sheet)
