@@ -53,7 +53,7 @@ def estimates(
     rules = {chosen_rule(run, select) for run in kept}  # type: ignore[arg-type]
     steps = iter(track(range(len(kept)), "runs", console=errors, transient=True))
     next(steps)
-    found = cases(kept, rules.pop() if select else None, lambda: next(steps, None) and None)
+    found = cases(kept, rules.pop() if select else None, lambda: next(steps, None))
     if baseline is not None and baseline not in {each.method for each in found}:
         methods = ", ".join(sorted({each.method for each in found}))
         raise RunError(f"--baseline: expected one of {methods}, found {baseline!r}")

@@ -101,7 +101,7 @@ def usable(runs: Sequence[Run[Any]], *, with_target_labels: bool = False) -> tup
 
 
 def cases(
-    runs: Sequence[PointRun], rule: Rule | None = None, on_progress: Callable[[], None] = lambda: None
+    runs: Sequence[PointRun], rule: Rule | None = None, on_progress: Callable[[], object] = lambda: None
 ) -> list[Case]:
     """Truth and estimates of finished runs at the checkpoint that ``rule`` (default: the recipe's own) chose last.
 
@@ -233,8 +233,8 @@ def shipped(file: Path = SHIPPED) -> dict[str, Measured]:
             continue
         try:
             field, values = fields[line[1]], [float("nan") if cell == "–" else float(cell) for cell in line[2:]]
-            runs, error, bias, rank, within, gains, gain_error, sign = values
+            runs, off, bias, rank, within, gains, gain_off, sign = values
         except (KeyError, IndexError, ValueError):
             raise DataError(f"{file}: line {number}: expected an estimate and 8 numbers, found {line}") from None
-        result[field] = Measured(int(runs), error, bias, rank, within, int(gains), gain_error, sign)
+        result[field] = Measured(int(runs), off, bias, rank, within, int(gains), gain_off, sign)
     return result

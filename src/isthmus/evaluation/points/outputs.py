@@ -95,7 +95,8 @@ def outputs_on(
     points = [read_arrays(file) for file in run.evaluations(name)]
     if not points:
         raise RunError(f"{run.path}: expected evaluations of stage {name!r}, found none; is the run finished?")
-    chosen = points[choices_without_labels(points, run.recipe.label_free_score)[rule]]
+    choices = choices_without_labels(points, run.recipe.label_free_score)
+    chosen = points[{str(name): place for name, place in choices.items()}[rule]]
     if len(chosen["rows"]):
         return Outputs(store, chosen["rows"], chosen["logits"])
     return _predicted(run, store, np.arange(len(store)), rule, stage)
