@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -20,23 +20,41 @@ if TYPE_CHECKING:
 def benchmark(
     suite: Annotated[str, typer.Argument(help="A suite that comes with the package, or a YAML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the runs and tables; run again to go on.")],
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time; the CPUs are shared out among them.")] = 1,
+    ray: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="ADDRESS",
+            help="Use the machines of a running Ray cluster (ray start --head): HOST:PORT or auto. All of them must "
+            "see OUT under the same path.",
+        ),
+    ] = None,
 ) -> None:
     """Methods x directions x seeds as one resumable command that ends in tables."""
     from isthmus.evaluation.benchmark import execute, load_suite
-    from isthmus.training.engine import train as train_recipe
-    from isthmus.training.run import Run
 
     chosen = load_suite(suite)
     expected = sum(stage.steps for _, recipe in chosen.cells() for stage in recipe.stages)
     with resumable("run the same command again"), Bar(expected, chosen.name) as bar:
 
-        def run_one(recipe: Recipe, folder: Path) -> Run:
-            if (folder / "recipe.yaml").exists() and Run.open(folder).finished:
-                bar.skip(sum(stage.steps for stage in recipe.stages))
-            else:
-                bar.message(f"{recipe.name} seed {recipe.seed}")
-            return train_recipe(recipe, folder, resume=True, reporter=bar)
+        def train(cells: list[tuple[str, Recipe]]) -> list[Run[Any]]:
+            if workers == 1 and ray is None:
+                return [_train_here(recipe, out / name, bar) for name, recipe in cells]
+            from isthmus.evaluation.spread import Cell, train_spread
 
-        result = execute(chosen, out, run_one)
+            return train_spread([Cell(*cell) for cell in cells], out, workers=workers, address=ray, reporter=bar)
+
+        result = execute(chosen, out, train)
     show(result)
     console.print(f"written: {out}/table.md, .csv, .tex", highlight=False, soft_wrap=True)
+
+
+def _train_here(recipe: Recipe, folder: Path, bar: Bar) -> Run[Any]:
+    from isthmus.training.engine import train
+    from isthmus.training.run import Run
+
+    if (folder / "recipe.yaml").exists() and Run.open(folder).finished:
+        bar.skip(sum(stage.steps for stage in recipe.stages))
+    else:
+        bar.message(f"{recipe.name} seed {recipe.seed}")
+    return train(recipe, folder, resume=True, reporter=bar)

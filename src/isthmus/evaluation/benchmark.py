@@ -69,10 +69,11 @@ def load_suite(name: str) -> Suite:
         raise RecipeError(f"{file}: {text}") from None
 
 
-def execute(suite: Suite, out: Path, train: Callable[[Recipe, Path], Run[Any]]) -> Table:
+def execute(suite: Suite, out: Path, train: Callable[[list[tuple[str, Recipe]]], list[Run[Any]]]) -> Table:
     """Train what is missing, then write ``table.md``, ``table.csv`` and ``table.tex`` into ``out``.
 
-    All recipes are built and all data is looked for before the first is trained. ``train`` starts a run or goes on.
+    All recipes are built and all data is looked for before the first is trained. ``train`` starts the runs, or goes on
+    with them, in folders of these names below ``out``.
     """
     cells = list(suite.cells())
     _check(suite, cells, out)
@@ -82,7 +83,7 @@ def execute(suite: Suite, out: Path, train: Callable[[Recipe, Path], Run[Any]]) 
     if is_main_process():
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(stored, text.encode())
-    result = comparison([train(recipe, out / folder) for folder, recipe in cells], suite.baseline)
+    result = comparison(train(cells), suite.baseline)
     if is_main_process():
         write(result, out, overwrite=True)
     return result
