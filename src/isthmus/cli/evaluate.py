@@ -52,11 +52,11 @@ def evaluate(
         else:
             show(part)
     asked = {"run": str(run), "data": data, "select": rule, "stage": stage, "against": against and str(against)}
-    asked |= {"seeds": [str(each.path) for each in others]} if others else {}
     words = [data, rule, stage or "", "against-" + against.name if against else ""]
     name = ".".join("".join(c if c.isalnum() else "-" for c in word) for word in words if word)
     file = run / f"evaluation.{name}.json"
-    write_atomically(file, json.dumps({**asked, **found.values}, indent=1).encode())
+    seeds_asked = {"seeds": [str(each.path) for each in others]}
+    write_atomically(file, json.dumps({**asked, **seeds_asked, **found.values}, indent=1).encode())
     console.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 
@@ -70,7 +70,9 @@ def predict(
             "an image and a calibration of the same stem beside them (a.bin, a.png, a.txt or a.json)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Clouds: predictions.csv or .npz. Images, LiDAR: a folder.")],
+    out: Annotated[
+        Path, typer.Option(help="Clouds: predictions.csv or .npz. Parts of clouds, images, LiDAR: a folder.")
+    ],
     up: Annotated[Literal["z", "y"], typer.Option(help="Upward axis of clouds.")] = "z",
     abstain_below: Annotated[float, typer.Option(min=0, max=1, help="No class below this probability (clouds).")] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
@@ -91,6 +93,11 @@ def predict(
 
         found = predict_frames(opened, files, out, rule=rule, overwrite=overwrite)
         done, broken = len(found.frames), [each.reason for each in found.broken]
+    elif opened.recipe.predicts == "parts":
+        from isthmus.evaluation.points.predict_parts import predict_shapes
+
+        shapes = predict_shapes(opened, files, out, rule=rule, up=up, abstain_below=abstain_below, overwrite=overwrite)
+        done, broken = len(shapes.items), [each.reason for each in shapes.broken]
     else:
         from isthmus.evaluation.points.predict import check_output, predict_files, write_predictions
 

@@ -1,37 +1,27 @@
-"""Runs that label points: evaluate, compare, and the evaluations that do not know them."""
+"""Runs that label points: their scores, evaluate, compare, and what is refused."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import confusion_matrix, jaccard_score
 
 from isthmus.errors import RunError
 from isthmus.evaluation.compare import comparison
 from isthmus.evaluation.evaluate import evaluation
 from isthmus.evaluation.points.evaluate import part_predictions_on
-from isthmus.evaluation.points.export import export_run
+from isthmus.evaluation.points.parts import part_gains
 from isthmus.evaluation.points.predict import predict_files
+from isthmus.evaluation.points.predict_parts import predict_shapes
 from isthmus.evaluation.points.report import write_report
-from isthmus.training.engine import train
 from isthmus.training.points.build import open_domains, part_rows
-from isthmus.training.presets import named
-from isthmus.training.recipe import override, parse
 from isthmus.training.run import Run, read_arrays
 
 
-@pytest.fixture(scope="module")
-def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """``defrec`` with and without the gate on the same bodies."""
-    changes = {"points": 48, "batch_size": 6, "network.width": 0.125, "network.k": 6, "log_every": 1,
-               "source": "standing", "target": "scan", "stages": "[{steps: 3}]", "evaluate_every": 2}  # fmt: skip
-    changes |= {f"{d}.data.{part}": 8 for d in ("source", "target") for part in ("train", "val", "test")}
-    folder = tmp_path_factory.mktemp("parts")
-    return [
-        train(parse(override(named(f"segda/{row}").model_dump(mode="json"), [(k, str(v)) for k, v in changes.items()])),
-              folder / row.replace("/", "-"))
-        for row in ("defrec", "smdsb/defrec")
-    ]  # fmt: skip
+@pytest.fixture
+def runs(part_runs: list[Run]) -> list[Run]:
+    return part_runs
 
 
 def test_a_shape_scores_its_mean_intersection_over_union(runs: list[Run]) -> None:
@@ -68,14 +58,34 @@ def test_compare_has_a_row_for_the_host_and_one_for_its_gate(runs: list[Run]) ->
     assert "detectable" in table.rows[1][-1] and table.rows[0][4] == "8"
 
 
-def test_evaluations_of_classes_refuse_a_run_that_labels_points(runs: list[Run], finished: Run, tmp_path: Path) -> None:
-    for ask in (
-        lambda: write_report(runs),
-        lambda: export_run(runs[0], tmp_path / "export"),
-        lambda: predict_files(runs[0], [tmp_path]),
-    ):
-        with pytest.raises(RunError, match="expected a run that classifies clouds, found one that labels their points"):
-            ask()
+def test_runs_of_both_kinds_are_not_mixed(runs: list[Run], finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="all classify clouds or all label their points, found both"):
+        write_report([finished, runs[0]])
+    with pytest.raises(RunError, match="expected a run that classifies clouds, found one that labels their points"):
+        predict_files(runs[0], [tmp_path])
+    with pytest.raises(RunError, match="expected a run that labels points, found one that classifies clouds"):
+        predict_shapes(finished, [tmp_path], tmp_path / "out")
     for ours, theirs in ((finished, runs[0]), (runs[0], finished)):
         with pytest.raises(RunError, match="--against: expected"):
             evaluation(ours, theirs, "target", "last")
+
+
+def test_gains_of_parts_are_differences_of_their_scores_over_the_same_shapes(runs: list[Run]) -> None:
+    ours, theirs = (part_predictions_on(run, "target", "last") for run in runs)
+    for (before, gain), name in zip(part_gains(ours, theirs), ours.classes, strict=True):
+        index = ours.classes.index(name)
+        iou, counted = (each.statistics[:, 4 + index].numpy() for each in (ours, theirs)), []
+        for each in (ours, theirs):
+            counted.append(float(each.statistics[:, 4 + len(ours.classes) + index].sum()))
+        score, base = (values.sum() / count for values, count in zip(iou, counted))
+        assert (before, gain.estimate) == pytest.approx((base, score - base), nan_ok=True)
+    with pytest.raises(RunError, match="expected the same 8 shapes"):
+        part_gains(ours, dataclasses.replace(theirs, names=theirs.names[:-1]))
+
+
+def test_confusion_counts_every_labelled_point(runs: list[Run]) -> None:
+    found = part_predictions_on(runs[0], "target", "last")
+    store = open_domains(runs[0].recipe).target
+    truth = store.point_labels[part_rows(store, ("test",)), :48].ravel()
+    said = read_arrays(runs[0].evaluations("stage1")[-1])["logits"].argmax(axis=1)[:, 0].ravel()
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(truth, said, labels=range(8)))

@@ -89,10 +89,7 @@ class Selected(Generic[P]):
 def check_classifies(run: PointRun) -> None:
     """Raises RunError for a run that labels points, where a class for each cloud is expected."""
     if run.recipe.predicts != "class":
-        raise RunError(
-            f"{run.path}: expected a run that classifies clouds, found one that labels their points: "
-            "of the evaluations, evaluate, compare and benchmark know it"
-        )
+        raise RunError(f"{run.path}: expected a run that classifies clouds, found one that labels their points")
 
 
 def select(run: PointRun, stage: str | None = None, store: CloudStore | None = None) -> dict[Column, Selected]:

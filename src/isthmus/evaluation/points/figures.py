@@ -29,6 +29,7 @@ from isthmus.evaluation.figures import (
     signed,
 )
 from isthmus.evaluation.points.accuracy import Predictions
+from isthmus.evaluation.points.parts import PartPredictions
 from isthmus.evaluation.points.shapes import Embedding, Shape
 
 CLASS_COLOURS = (
@@ -67,7 +68,7 @@ class Shown:
     stages: tuple[tuple[str, int], ...]
     losses: tuple[dict[str, Any], ...]
     evaluations: tuple[Evaluation, ...]
-    predictions: Predictions
+    predictions: Predictions | PartPredictions
     chosen: int
 
 
@@ -87,7 +88,7 @@ class GateLog:
     labels: np.ndarray
 
 
-def confusion_matrices(runs: Sequence[Shown]) -> go.Figure:
+def confusion_matrices(runs: Sequence[Shown], named: str = "class") -> go.Figure:
     """Row-normalised confusion matrices side by side; counts on hovering."""
     columns = min(len(runs), PANELS_PER_ROW)
     rows = -(-len(runs) // columns)
@@ -120,7 +121,7 @@ def confusion_matrices(runs: Sequence[Shown]) -> go.Figure:
         )
     if columns == 1:
         figure.update_layout(width=620)
-    figure.update_yaxes(autorange="reversed", title_text="true class", col=1)
+    figure.update_yaxes(autorange="reversed", title_text=f"true {named}", col=1)
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(tickangle=-60, title_text="predicted")
     figure.update_layout(
@@ -134,13 +135,13 @@ def confusion_matrices(runs: Sequence[Shown]) -> go.Figure:
     return finish(figure, rows * (170 + 22 * max(len(names), 8)), legend=None)
 
 
-def score_curves(runs: Sequence[Shown], score_name: str) -> go.Figure:
+def score_curves(runs: Sequence[Shown], score_name: str, measure: str = "accuracy") -> go.Figure:
     """Source validation, the label-free score, and target accuracy at each evaluation; a ring is the one chosen."""
     curves = (
-        Curve("source-val accuracy, %", lambda run: [100 * each.source_val for each in run.evaluations]),
+        Curve(f"source-val {measure}, %", lambda run: [100 * each.source_val for each in run.evaluations]),
         Curve(f"label-free score ({score_name})", lambda run: [each.label_free for each in run.evaluations]),
         Curve(
-            f"target accuracy, %<br>{NEEDS_LABELS}",
+            f"target {measure}, %<br>{NEEDS_LABELS}",
             lambda run: [100 * each.target_accuracy for each in run.evaluations],
             "dash",
         ),
@@ -310,8 +311,8 @@ def embedding(panels: Sequence[tuple[str, Embedding]], classes: Sequence[str]) -
     return finish(figure, 470, legend="below")
 
 
-def selection(runs: Sequence[Shown], score_name: str) -> go.Figure:
-    """The label-free score against target accuracy: one marker per evaluation, its shape the stage."""
+def selection(runs: Sequence[Shown], score_name: str, measure: str = "accuracy") -> go.Figure:
+    """The label-free score against the target's ``measure``: one marker per evaluation, its shape the stage."""
     figure = go.Figure()
     for run in runs:
         order = {name: SYMBOLS[index % len(SYMBOLS)] for index, (name, _) in enumerate(run.stages)}
@@ -339,7 +340,7 @@ def selection(runs: Sequence[Shown], score_name: str) -> go.Figure:
         ]
         legend_entries(figure, entries)
     figure.update_xaxes(title_text=f"label-free score ({score_name})")
-    figure.update_yaxes(title_text="target accuracy, %")
+    figure.update_yaxes(title_text=f"target {measure}, %")
     return finish(figure, 400)
 
 

@@ -90,7 +90,7 @@ def predict_store(method: Method, store: CloudStore, rows: np.ndarray, points: i
 
     Runs where the method's parameters lie. Opens no label.
     """
-    parts = [_logits(method, batch) for batch in clouds(store, rows, points, BATCH)]
+    parts = [logits_of(method, batch) for batch in clouds(store, rows, points, BATCH)]
     channels = method.tasks[next(iter(method.tasks))].channels
     return np.concatenate(parts) if parts else np.zeros((0, channels), np.float32)
 
@@ -141,7 +141,7 @@ def predict_files(
             return
         # At the size of the stores: from how many points a larger cloud is thinned depends on it.
         ordered = in_farthest_order([cloud for _, _, cloud in waiting], size)[:, :points]
-        logits = _logits(method, torch.from_numpy(np.ascontiguousarray(ordered)))
+        logits = logits_of(method, torch.from_numpy(np.ascontiguousarray(ordered)))
         if logits.shape != (len(waiting), len(classes)) or not np.isfinite(logits).all():
             raise RunError(
                 f"{run.path}: expected finite logits {(len(waiting), len(classes))}, found {logits.shape}, "
@@ -151,10 +151,10 @@ def predict_files(
             items.append(_item(file, name, row, classes, abstain_below))
         waiting.clear()
 
-    found = list(dict.fromkeys(_files(files, broken)))
+    found = list(dict.fromkeys(meant_files(files, broken)))
     for done, file in enumerate(found, start=1):
         try:
-            for name, cloud in _clouds(file, max(MESH_POINTS, points), up):
+            for name, cloud in clouds_of(file, max(MESH_POINTS, points), up):
                 usable = normalised(cloud)
                 if isinstance(usable, str):
                     broken.append(Broken(file, name, f"{file.parent / name}: {usable}"))
@@ -208,14 +208,14 @@ def write_predictions(predicted: Predicted, out: Path, *, overwrite: bool = Fals
 
 
 @torch.no_grad()
-def _logits(method: Method, points: Tensor) -> np.ndarray:
+def logits_of(method: Method, points: Tensor) -> np.ndarray:
     """Clouds ``(B, N, 3)`` to the logits ``(B, K)`` of the method's first task."""
     device = next(method.parameters()).device
     outputs = method.predict({"points": points.to(device)})
     return outputs[next(iter(method.tasks))].float().cpu().numpy()
 
 
-def _files(paths: Sequence[Path], broken: list[Broken]) -> Iterator[Path]:
+def meant_files(paths: Sequence[Path], broken: list[Broken]) -> Iterator[Path]:
     """The files that are meant; a path that leads to none is added to ``broken``."""
     for path in map(Path, paths):
         if path.is_file():
@@ -235,7 +235,7 @@ def _files(paths: Sequence[Path], broken: list[Broken]) -> Iterator[Path]:
             yield from inside
 
 
-def _clouds(file: Path, points: int, up: Up) -> list[tuple[str, np.ndarray]]:
+def clouds_of(file: Path, points: int, up: Up) -> list[tuple[str, np.ndarray]]:
     """The clouds of a file with their names. Those of an ``.h5`` are not checked: one of many may be broken."""
     if file.suffix.lower() != ".h5":
         return read_clouds(file, points, up=up)

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import stats
 
-from isthmus.data.clouds import PARTS
+from isthmus.data.clouds import NO_POINT_LABEL, PARTS
 from isthmus.data.store import CloudStore
 from isthmus.errors import RunError
 from isthmus.evaluation.figures import class_gains as class_gains_figure
@@ -46,28 +46,24 @@ from isthmus.evaluation.points.accuracy import (
     Column,
     Predictions,
     Selected,
-    check_classifies,
     class_gains,
-    labelled_predictions,
+    measured,
     overall_gain,
     select,
 )
 from isthmus.evaluation.points.figures import Evaluation, GateLog, Shown
+from isthmus.evaluation.points.part_gallery import gallery
+from isthmus.evaluation.points.parts import PartPredictions, part_gains
 from isthmus.evaluation.points.shapes import Embedding, embed, source_shapes
+from isthmus.evaluation.points.words import sentence
 from isthmus.methods.base import Method
 from isthmus.tasks.classification import class_accuracy
 from isthmus.training.points.build import Domains, open_domains, part_rows
 from isthmus.training.points.data_specs import DomainSpec, domain_name
 from isthmus.training.points.method_specs import (
     CustomSpec,
-    DANNSpec,
     GatedSpec,
-    PointDANSpec,
-    SelfDistillationSpec,
-    SelfSupervisedSpec,
-    SupervisedSpec,
 )
-from isthmus.training.points.pretext_specs import PretextSpec
 from isthmus.training.points.recipe import PointRecipe, PointRun
 from isthmus.training.run import Rule, read_arrays, write_atomically
 
@@ -90,8 +86,8 @@ def write_report(runs: Sequence[PointRun], out: Path | None = None, *, rule: Rul
         RunError: no run, one that is not finished, or one measured on other target clouds than the first.
     """
     check_finished(runs)
-    for run in runs:
-        check_classifies(run)
+    if len({run.recipe.predicts for run in runs}) > 1:
+        raise RunError("report: expected runs that all classify clouds or all label their points, found both")
     subjects = _open(runs, rule)
     path = page_path(runs[0], out)
     write_atomically(path, _page(subjects, rule).encode())
@@ -152,7 +148,7 @@ def _evaluations(run: PointRun, store: CloudStore, score: str) -> list[Evaluatio
                     source_val=float(arrays["source_val"]),
                     label_free=float(arrays[score]),
                     collapsed=bool(arrays["collapsed"]),
-                    target_accuracy=labelled_predictions(store, arrays["rows"], arrays["logits"]).accuracy,
+                    target_accuracy=measured(store, arrays["rows"], arrays["logits"]).accuracy,
                 )
             )
         before += stage.steps
@@ -162,18 +158,16 @@ def _evaluations(run: PointRun, store: CloudStore, score: str) -> list[Evaluatio
 def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
     subject = subjects[0]
     method = None if isinstance(subject.run.recipe.method, CustomSpec) else load_method(subject.run, rule)
+    parts = subject.run.recipe.predicts == "parts"
     sections = [
         _results(subjects, rule),
         _per_class(subjects),
-        Section(
-            "confusion",
-            "Confusion matrices",
-            {"figure": figure_html(figures.confusion_matrices([each.shown for each in subjects]), "confusion-figure")},
-        ),
+        gallery([(each.run, each.shown) for each in subjects], subject.domains.target) if parts else None,
+        _confusion(subjects),
         _training(subjects),
         _gate(subject),
-        _shapes(subject, method),
-        _embedding(subjects, method, rule),
+        None if parts else _shapes(subject, method),
+        None if parts else _embedding(subjects, method, rule),
         _selection(subjects),
         _data(subject),
         recipe_section([each.run for each in subjects], [each.shown for each in subjects]),
@@ -182,7 +176,8 @@ def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
     return render(
         "isthmus.evaluation.points",
         title=f"{subject.shown.label}, {recipe.setting}",
-        sentence=_sentence(subject),
+        sentence=sentence(recipe, len(subject.shown.predictions.names)),
+        words=_words(recipe),
         baselines=[each.shown for each in subjects[1:]],
         subject=subject.shown,
         marked=[each.shown.label for each in subjects if each.marked],
@@ -192,64 +187,6 @@ def _page(subjects: Sequence[_Subject], rule: Rule) -> str:
         sections=[section for section in sections if section is not None],
         version=subject.run.state.get("versions", {}).get("isthmus", ""),
     )
-
-
-def _sentence(subject: _Subject) -> str:
-    recipe = subject.run.recipe
-    stages = " then ".join(f"{stage.steps} steps ({stage.name})" for stage in recipe.stages)
-    clouds, parts = len(subject.shown.predictions.labels), " and ".join(recipe.target.evaluate_on)
-    return (
-        f"{_method(recipe)}, in the direction {domain_name(recipe.source)} to {domain_name(recipe.target)}, with a "
-        f"{'DGCNN' if recipe.network.kind == 'dgcnn' else 'PointNet'} on {recipe.points} points per cloud, seed "
-        f"{recipe.seed}, for {stages}, and measured on the {clouds} labelled clouds of the target's {parts} part"
-        f"{'s' if len(recipe.target.evaluate_on) > 1 else ''}."
-    )
-
-
-def _pretext(spec: PretextSpec) -> str:
-    match spec.kind:
-        case "defrec":
-            return f"deformation-reconstruction (DefRec, {spec.region})"
-        case "gast":
-            return "distortion location and rotation (GAST)"
-        case "mlsp":
-            return "masked local structure (MLSP)"
-        case "implicit":
-            return "implicit distances (ImplicitPCDA)"
-
-
-def _method(recipe: PointRecipe) -> str:
-    spec = recipe.method
-    match spec:
-        case CustomSpec():
-            return f"The method “{spec.name}” (of the user's own making)"
-        case SupervisedSpec():
-            source_only = spec.kind == "source-only"
-            return "Classification of source labels alone" if source_only else "An oracle on target labels"
-        case DANNSpec():
-            return "Classification of source labels against a discriminator of the domains (DANN)"
-        case PointDANSpec():
-            return "Two classifiers of source labels, with aligned nodes and a discrepancy on the target (PointDAN)"
-        case SelfSupervisedSpec():
-            where = "both domains" if spec.pretext_on == "both" else "the target"
-            parts = [f"Classification beside {_pretext(spec.pretext)} on {where}"]
-            if spec.mixup:
-                parts.append("with point-cloud mixup (PCM)")
-            if spec.weighting != "uniform":
-                parts.append(f"balanced by {spec.weighting}")
-        case SelfDistillationSpec():
-            parts = ["Classification beside self-distillation from a moving-average teacher on both domains"]
-            if any(stage.pseudo_labels is not None and stage.pseudo_labels.graph for stage in recipe.stages):
-                parts.append("with pseudo-labels refined by a graph network")
-    if spec.gate is None:
-        parts.append("without a gate")
-    else:
-        share = f"{100 * spec.gate.keep:.0f} %"
-        if spec.gate.keep_end is not None:
-            share += f" to {100 * spec.gate.keep_end:.0f} %"
-        verb = "weighs labelled samples by" if spec.gate.kind == "scaled" else "lets through"
-        parts.append(f"behind a {spec.gate.kind} gate that {verb} {share}")
-    return " ".join(parts)
 
 
 def _results(subjects: Sequence[_Subject], rule: Rule) -> Section:
@@ -267,7 +204,7 @@ def _results(subjects: Sequence[_Subject], rule: Rule) -> Section:
             ]
             rows.append({"run": each, "first": number == 0, "stage": stage.name, "cells": cells})
     headings = [NOT_USABLE if column == "target-selected" else column for column in COLUMNS]
-    clouds = len(subjects[0].shown.predictions.labels)
+    clouds = len(subjects[0].shown.predictions.names)
     seeds = sorted({each.run.recipe.seed for each in subjects})
     collapsed = [
         each.shown.label
@@ -281,8 +218,11 @@ def _results(subjects: Sequence[_Subject], rule: Rule) -> Section:
 
 def _per_class(subjects: Sequence[_Subject]) -> Section:
     ours = subjects[0].shown.predictions
-    counts, accuracy = ours.confusion.sum(dim=1).tolist(), _class_accuracy(ours)
-    gains = [class_gains(ours, each.shown.predictions) for each in subjects[1:]]
+    if isinstance(ours, PartPredictions):
+        counts, accuracy = ours.shapes_with, ours.class_scores
+    else:
+        counts, accuracy = ours.confusion.sum(dim=1).tolist(), _class_accuracy(ours)
+    gains = [_class_gains(ours, each.shown.predictions) for each in subjects[1:]]
     overall = [overall_gain(ours, each.shown.predictions) for each in subjects[1:]]
     rows = [
         {
@@ -296,10 +236,10 @@ def _per_class(subjects: Sequence[_Subject]) -> Section:
     ]
     total = {
         "name": "all",
-        "count": len(ours.labels),
+        "count": len(ours.names),
         "score": percent(ours.accuracy),
         "against": [
-            gain_cells(before, ClassGain("all", len(ours.labels), before, ours.accuracy, gain))
+            gain_cells(before, ClassGain("all", len(ours.names), before, ours.accuracy, gain))
             for before, gain in zip((each.shown.predictions.accuracy for each in subjects[1:]), overall)
         ],
     }
@@ -307,7 +247,8 @@ def _per_class(subjects: Sequence[_Subject]) -> Section:
     figure = None
     if gains:
         titled = [(each.shown.label, line) for each, line in zip(subjects[1:], gains)]
-        figure = figure_html(class_gains_figure(titled, "accuracy"), "gains-figure")
+        score = "accuracy" if isinstance(ours, Predictions) else "IoU"
+        figure = figure_html(class_gains_figure(titled, score), "gains-figure")
     values = {
         "rows": rows,
         "total": total,
@@ -315,17 +256,36 @@ def _per_class(subjects: Sequence[_Subject]) -> Section:
         "figure": figure,
         "by_chance": by_chance(sum(count > 0 for count in counts)),
     }
-    return Section("classes", "Per class", values)
+    return Section("classes", "Per class" if isinstance(ours, Predictions) else "Per part", values)
+
+
+def _class_gains(ours: Predictions | PartPredictions, baseline: Predictions | PartPredictions) -> list[ClassGain]:
+    """Of each class, or each part; runs of both kinds are not shown beside each other."""
+    if isinstance(ours, Predictions):
+        return class_gains(ours, cast(Predictions, baseline))
+    found = part_gains(ours, cast(PartPredictions, baseline))
+    return [
+        ClassGain(name, count, before, score, gain)
+        for name, count, score, (before, gain) in zip(ours.classes, ours.shapes_with, ours.class_scores, found)
+    ]
+
+
+def _confusion(subjects: Sequence[_Subject]) -> Section:
+    named = _words(subjects[0].run.recipe)["class"]
+    figure = figures.confusion_matrices([each.shown for each in subjects], named)
+    return Section("confusion", "Confusion matrices", {"figure": figure_html(figure, "confusion-figure")})
 
 
 def _training(subjects: Sequence[_Subject]) -> Section:
-    shown, score = [each.shown for each in subjects], subjects[0].run.recipe.label_free_score
+    shown, recipe = [each.shown for each in subjects], subjects[0].run.recipe
     return Section(
         "training",
         "Training",
         {
             "losses": figure_html(loss_curves(shown), "losses-figure"),
-            "scores": figure_html(figures.score_curves(shown, score), "scores-figure"),
+            "scores": figure_html(
+                figures.score_curves(shown, recipe.label_free_score, _words(recipe)["score"]), "scores-figure"
+            ),
             "scores_note": "A cross: predictions had collapsed.",
         },
     )
@@ -350,7 +310,10 @@ def _gate(subject: _Subject) -> Section | None:
             "samples": sum(len(log.scores) for log in logs),
             "extremes": _extremes(logs, classes),
             "scores": figure_html(figures.gate_scores(logs, stages, name), "gate-scores-figure"),
-            "shares": figure_html(figures.gate_shares(logs, stages, classes), "gate-shares-figure"),
+            # Shapes with labelled points have no class of their own.
+            "shares": figure_html(figures.gate_shares(logs, stages, classes), "gate-shares-figure")
+            if subject.run.recipe.predicts == "class"
+            else None,
         },
     )
 
@@ -456,16 +419,17 @@ def _selection(subjects: Sequence[_Subject]) -> Section:
                 ],
             }
         )
-    score = subjects[0].run.recipe.label_free_score
-    figure = figure_html(figures.selection([each.shown for each in subjects], score), "selection-figure")
+    recipe = subjects[0].run.recipe
+    shown = [each.shown for each in subjects]
+    figure = figure_html(figures.selection(shown, recipe.label_free_score, _words(recipe)["score"]), "selection-figure")
     return Section("selection", "How far to trust the selection", {"rows": rows, "figure": figure})
 
 
 def _data(subject: _Subject) -> Section:
     recipe, domains = subject.run.recipe, subject.domains
     tables = [
-        _domain_table("source", domains.source, recipe.source),
-        _domain_table("target", domains.target, recipe.target),
+        _domain_table("source", domains.source, recipe.source, recipe),
+        _domain_table("target", domains.target, recipe.target, recipe),
     ]
     pseudo = []
     for stage in recipe.stages:
@@ -475,8 +439,11 @@ def _data(subject: _Subject) -> Section:
     return Section("data", "Data", {"tables": tables, "pseudo": pseudo, "classes": recipe.classes})
 
 
-def _domain_table(domain: str, store: CloudStore, spec: DomainSpec) -> dict[str, Any]:
-    def counts(label: int) -> list[int]:
+def _domain_table(domain: str, store: CloudStore, spec: DomainSpec, recipe: PointRecipe) -> dict[str, Any]:
+    def counts(label: int) -> list[int | str]:
+        if recipe.predicts == "parts":
+            shares = [(store.point_labels[store.indices(part), : recipe.points] == label) for part in PARTS]
+            return [percent(float(share.mean())) if share.size else NAN for share in shares]
         return [int((store.labels[store.indices(part)] == label).sum()) for part in PARTS]
 
     uses: dict[str, Sequence[str]] = {"trained on": spec.train_on}
@@ -485,7 +452,7 @@ def _domain_table(domain: str, store: CloudStore, spec: DomainSpec) -> dict[str,
     if domain == "target":
         uses["measured on"] = spec.evaluate_on
     rows = [(name, counts(label)) for label, name in enumerate(store.classes)]
-    if (store.labels < 0).any():
+    if recipe.predicts == "class" and (store.labels < 0).any():
         rows.append(("no label", counts(-1)))
     return {
         "domain": domain,
@@ -501,17 +468,50 @@ def _domain_table(domain: str, store: CloudStore, spec: DomainSpec) -> dict[str,
 def _pseudo_labels(arrays: Mapping[str, np.ndarray], store: CloudStore, recipe: PointRecipe) -> dict[str, Any]:
     """How many pseudo-labels there are and how many are right, in all and per pseudo-class."""
     rows = part_rows(store, recipe.target.train_on)
-    labels, present, truth = arrays["labels"][rows], arrays["present"][rows], store.labels[rows]
-    known = present & (truth >= 0)
+    labels = arrays["labels"][rows].ravel()
+    if recipe.predicts == "parts":
+        truth = store.point_labels[rows, : recipe.points].ravel()
+        present, known = labels != NO_POINT_LABEL, truth != NO_POINT_LABEL
+    else:
+        truth = store.labels[rows]
+        present, known = arrays["present"][rows], truth >= 0
+    known = known & present
 
     def line(name: str, members: np.ndarray) -> dict[str, Any]:
         right = (labels == truth)[members & known]
         return {"name": name, "count": int((members & present).sum()), "right": percent(_mean(right))}
 
     return {
-        "of": len(rows),
-        "total": line("all", np.ones(len(rows), dtype=bool)),
+        "of": len(labels),
+        "total": line("all", np.ones(len(labels), dtype=bool)),
         "rows": [line(name, labels == index) for index, name in enumerate(recipe.classes)],
+    }
+
+
+def _words(recipe: PointRecipe) -> dict[str, str]:
+    """What the page calls things."""
+    if recipe.predicts == "parts":
+        return {
+            "clouds": "shapes",
+            "counted": "points",
+            "class": "part",
+            "classes": "parts",
+            "score": "shape mIoU",
+            "overall": "Mean intersection over union of shapes (each the mean over its parts)",
+            "class_score": "IoU",
+            "class_scores": "Intersections over union (IoU) of parts, over the shapes that have them,",
+            "held_out": "the highest shape mIoU",
+        }
+    return {
+        "clouds": "clouds",
+        "counted": "clouds",
+        "class": "class",
+        "classes": "classes",
+        "score": "accuracy",
+        "overall": "Overall accuracy",
+        "class_score": "accuracy",
+        "class_scores": "Accuracies",
+        "held_out": "the highest accuracy",
     }
 
 
