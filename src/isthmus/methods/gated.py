@@ -85,6 +85,13 @@ class GatedMethod(Method):
         Shape: ``(R,)`` int64, or ``(B,)`` bool with R set, to ``(R,)``.
         """
 
+    def classified(self, batch: Batch, progress: Progress) -> Tensor:
+        """The clouds that classification sees in this step, before any mixing: the saliency is theirs.
+
+        Shape: ``(B, N, 3)``.
+        """
+        return batch.inputs["points"]
+
     def needs_gradient(self, progress: Progress) -> bool:
         """Whether the gate wants the gradient of the classification loss by the points in this step."""
         return self.gate is not None and self.gate.uses_gradient and progress.step % self.refresh_every == 0

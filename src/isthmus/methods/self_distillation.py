@@ -142,7 +142,7 @@ class SelfDistillation(GatedMethod):
     def _study(self, batch: Batch, counted: Tensor, progress: Progress) -> _Pass:
         """The student's pass through the strong view of a domain."""
         ids = batch.sample_id.tolist()
-        points = self._seen(batch, torch.ones_like(batch.sample_id, dtype=torch.bool), progress)
+        points = self.classified(batch, progress)
         evidence = Evidence(points, progress.random(f"gate/{batch.domain}", ids))
         present, scored = batch.labelled(self.task.name), self.scored(batch)
         asked = self.needs_gradient(progress) and bool(scored.any())
@@ -205,6 +205,10 @@ class SelfDistillation(GatedMethod):
         random = progress.random(f"strong/{batch.domain}", batch.sample_id[rows].tolist())
         with torch.no_grad():
             return self.strong[batch.domain](batch.inputs["points"][rows], random)
+
+    def classified(self, batch: Batch, progress: Progress) -> Tensor:
+        """The student's view. Shape: ``(B, N, 3)``."""
+        return self._seen(batch, torch.ones_like(batch.sample_id, dtype=torch.bool), progress)
 
     def self_supervised(self, batch: Batch, rows: Tensor, progress: Progress) -> Tensor:
         """The distillation of some rows in a pass of their own. Shape: ``(R,)`` or ``(B,)`` bool to ``(R,)``."""

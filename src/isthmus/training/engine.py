@@ -71,6 +71,17 @@ class Silent:
         """Ignore."""
 
 
+class Observer(Protocol):
+    """Looks at training from within; what it does must leave weights, buffers and gradients as they are."""
+
+    def __call__(self, method: Method, batches: dict[str, Batch], progress: Progress) -> None:
+        """Called in every step between the backward pass and the update.
+
+        The parameters are those that the step's gradients, in ``.grad``, belong to, and ``method.gate_records`` are of
+        this step.
+        """
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and has written a checkpoint first."""
 
@@ -82,11 +93,13 @@ def train(
     resume: bool = False,
     method: Method | None = None,
     reporter: Reporter | None = None,
+    observer: Observer | None = None,
 ) -> Run:
     """Train a recipe into the folder ``out`` and return the run.
 
     With ``resume`` an interrupted run in ``out`` goes on where its last checkpoint was. A ``method`` of the user's
-    own takes the place of the recipe's. Raises RunError if ``out`` holds another run and ``resume`` is not set.
+    own takes the place of the recipe's. An ``observer`` sees every step on every process. Raises RunError if ``out``
+    holds another run and ``resume`` is not set.
     """
     fabric = _fabric(recipe.engine)
     fabric.launch()
@@ -95,7 +108,7 @@ def train(
     if run.finished:
         shown.message(f"{out} is finished already")
         return run
-    return _Training(fabric, run, method, shown).execute()
+    return _Training(fabric, run, method, shown, observer).execute()
 
 
 def _fabric(engine: EngineSpec) -> Fabric:
@@ -167,11 +180,14 @@ class _Step(nn.Module):
 class _Training:
     """The state of one call of :func:`train`."""
 
-    def __init__(self, fabric: Fabric, run: Run, method: Method | None, reporter: Reporter) -> None:
+    def __init__(
+        self, fabric: Fabric, run: Run, method: Method | None, reporter: Reporter, observer: Observer | None
+    ) -> None:
         self.fabric = fabric
         self.run = run
         self.recipe = run.recipe
         self.reporter = reporter
+        self.observer = observer
         if fabric.global_rank == 0:
             open_problem(self.recipe, progress=not isinstance(reporter, Silent))
         fabric.barrier()
@@ -298,6 +314,8 @@ class _Training:
             means, values = self._means(losses, sums)
             # Data-parallel training averages gradients over processes; the sum is what is wanted.
             self.fabric.backward(sum(means.values(), torch.zeros((), device=self.fabric.device)) * world)
+        if self.observer is not None:
+            self.observer(self.method, batches, progress)
         for each in optimizers:
             if stage.clip_norm is not None:
                 self.fabric.clip_gradients(wrapped, each, max_norm=stage.clip_norm)
