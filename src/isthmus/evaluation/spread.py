@@ -145,14 +145,15 @@ def _train_all(ray: Any, cells: Sequence[Cell], out: Path, workers: int, reporte
     shared = {name: os.environ[name] for name in ("ISTHMUS_CACHE", "ISTHMUS_DATA") if name in os.environ}
     # OpenMP reads its variable when it is loaded, before any code of ours.
     environment = {**shared, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    task = ray.remote(_train_cell).options(num_cpus=threads, max_retries=RETRIES, runtime_env={"env_vars": environment})
+    task = ray.remote(_train_cell)
+    options = {"num_cpus": threads, "max_retries": RETRIES, "runtime_env": {"env_vars": environment}}
     queue, running, problems = list(cells), dict[Any, Cell](), dict[str, str]()
     try:
         while queue or running:
             while queue and len(running) < workers:
                 cell = queue.pop(0)
                 on_gpu = gpus > 0 and cell.recipe.engine.accelerator != "cpu"
-                sized = task.options(num_gpus=min(1.0, gpus / workers) if on_gpu else 0)
+                sized = task.options(num_gpus=min(1.0, gpus / workers) if on_gpu else 0, **options)
                 running[sized.remote(cell.recipe, str(out), cell.name, os.getcwd(), threads)] = cell
                 reporter.message(f"{cell.name}: started")
             ready, _ = ray.wait(list(running), num_returns=1)
