@@ -13,6 +13,7 @@ import anchor
 import deformable
 import dense
 import frame_loading
+import hosts
 import kernels
 import loading
 import sparse
@@ -26,7 +27,7 @@ LATEST = Path(__file__).with_name("latest.json")
 def main() -> None:
     """Run, print as rows arrive, write."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    modules = (kernels, steps, loading, dense, anchor, sparse, deformable, frame_loading)
+    modules = (kernels, steps, hosts, loading, dense, anchor, sparse, deformable, frame_loading)
     chosen = [benchmark for module in modules for benchmark in module.BENCHMARKS]
     if sys.argv[1:]:
         chosen = [benchmark for benchmark in chosen if benchmark.__name__ in sys.argv[1:]]

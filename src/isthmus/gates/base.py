@@ -79,7 +79,7 @@ def lowest(scores: Tensor, keep: float, *, scope: Scope = "global") -> Tensor:
     """
     everyone, offset = scores, 0
     if scope == "global" and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        everyone, offset = _gathered(scores)
+        everyone, offset = gathered(scores)
     scored = everyone.isfinite()
     count = round(keep * int(scored.sum()))
     order = torch.where(scored, everyone, torch.inf).argsort(stable=True)
@@ -88,8 +88,11 @@ def lowest(scores: Tensor, keep: float, *, scope: Scope = "global") -> Tensor:
     return mask[offset : offset + len(scores)]
 
 
-def _gathered(scores: Tensor) -> tuple[Tensor, int]:
-    """The scores of all processes in the order of their ranks, and where this process's begin."""
+def gathered(scores: Tensor) -> tuple[Tensor, int]:
+    """One value per sample, from all processes in the order of their ranks, and where this process's begin.
+
+    Every process has to call it, each with as many samples as it has. Shape: ``(B,)`` to ``(sum of B,)``.
+    """
     lengths = [torch.zeros(1, dtype=torch.long, device=scores.device) for _ in range(dist.get_world_size())]
     dist.all_gather(lengths, torch.tensor([len(scores)], device=scores.device))
     counts = [int(length) for length in lengths]

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from isthmus.gates.base import _gathered
+from isthmus.gates.base import gathered
 
 
 class SkewnessMemory(nn.Module):
@@ -74,5 +74,5 @@ class SkewnessMemory(nn.Module):
 def _of_all_processes(values: Tensor) -> Tensor:
     """The values of all processes, in the order of their ranks."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return _gathered(values)[0]
+        return gathered(values)[0]
     return values

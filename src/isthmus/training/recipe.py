@@ -45,11 +45,13 @@ class GraphRefinementSpec(Spec):
     """Refine pseudo-labels of clouds by a graph network, see :mod:`isthmus.training.points.graph_refinement`.
 
     A label that is not confident weighs ``others``; ``hidden`` is the graph network's width, by default that of the
-    embeddings as published, and decides the time it takes.
+    embeddings as published. A step takes all clouds if there are at most ``batch``, else clusters of that many; with
+    ``batch`` null all, as published, in a time that grows with their number.
     """
 
     steps: int = Field(1000, ge=1)
     hidden: int | None = Field(None, ge=1)
+    batch: int | None = Field(2048, ge=1)
     threshold: float = Field(0.95, ge=-1, le=1)
     at_most: int = Field(10, ge=1)
     hide: float = Field(0.2, ge=0, lt=1)

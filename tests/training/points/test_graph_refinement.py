@@ -47,8 +47,40 @@ def test_a_seed_decides_everything_and_torch_s_own_generator_nothing() -> None:
     assert not torch.equal(refine(embeddings, scores, seed=4, steps=5).confidence, results[0].confidence)
 
 
+def test_one_batch_is_the_published_form_and_several_correct_as_well() -> None:
+    embeddings, scores, truth = groups()
+    published = refine(embeddings, scores, seed=3, steps=5, batch=None)
+    assert torch.equal(refine(embeddings, scores, seed=3, steps=5, batch=90).confidence, published.confidence)
+    assert torch.equal(refine(embeddings, scores, seed=3, steps=5).confidence, published.confidence)
+    parts = [refine(embeddings, scores, seed=3, steps=60, learning_rate=1e-2, batch=30) for _ in range(2)]
+    assert torch.equal(parts[0].confidence, parts[1].confidence)
+    assert (parts[0].labels == truth).float().mean() > 0.97
+
+
+def test_a_step_holds_a_batch_and_never_a_square_of_the_samples() -> None:
+    """Beside embeddings and the final pass, N = 2,000, nothing in a step of 100 has more rows; no tensor is N x N."""
+    largest, trained = 0, set()
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            for each in result if isinstance(result, (tuple, list)) else [result]:
+                if isinstance(each, torch.Tensor) and each.layout == torch.strided:
+                    largest = max(largest, each.numel())
+            if function is torch.nn.functional.cross_entropy:
+                trained.add(len(args[0]))
+            return result
+
+    generator = torch.Generator().manual_seed(0)
+    embeddings, scores = torch.randn(2000, 8, generator=generator), torch.rand(2000, 3, generator=generator)
+    with Watch():
+        refine(embeddings, scores, seed=0, steps=25, batch=100, block=50, threshold=0.8)
+    assert trained == {100} and largest <= 50 * 2000
+
+
 @pytest.mark.parametrize(
-    "option", [{"hide": 0.5}, {"dropout": 0.0}, {"hidden": 4}, {"weight_decay": 0.5}, {"at_most": 1}]
+    "option", [{"hide": 0.5}, {"dropout": 0.0}, {"hidden": 4}, {"weight_decay": 0.5}, {"at_most": 1}, {"batch": 10}]
 )
 def test_every_option_changes_the_result(option: dict[str, float]) -> None:
     embeddings, scores, _ = groups(30)

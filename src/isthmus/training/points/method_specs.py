@@ -66,7 +66,11 @@ class MemorySpec(Spec):
 
 
 class GatedSpec(Spec):
-    """What all hosts of a gate have, see :class:`isthmus.methods.gated.GatedMethod`."""
+    """What all hosts of a gate have, see :class:`isthmus.methods.gated.GatedMethod`.
+
+    The cheap mode of a gate is ``--method.memory {} --method.refresh_every 10``: new scores in every tenth step, and
+    what is remembered ranks the samples in between, in steps that cost what they do without a gate.
+    """
 
     label_smoothing: Smoothing = 0.0
     gate: GateSpec | None = None

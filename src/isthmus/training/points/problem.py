@@ -104,6 +104,7 @@ class PointProblem(Problem):
             threshold=graph.threshold,
             at_most=graph.at_most,
             hide=graph.hide,
+            batch=graph.batch,
         )
         saved = read_arrays(before)
         merged = merge(torch.from_numpy(saved["labels"][rows]).to(refined.labels.device), refined, progress.fraction)
