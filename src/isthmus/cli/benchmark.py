@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from isthmus.cli.app import app
-from isthmus.cli.common import resumable, show
+from isthmus.cli.common import resumable, show_tables
 from isthmus.cli.console import Bar, console
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def benchmark(
 
             return train_spread([Cell(*cell) for cell in cells], out, workers=workers, address=ray, reporter=bar)
 
-        result = execute(chosen, out, train)
-    show(result)
+        tables = execute(chosen, out, train)
+    show_tables(tables)
     console.print(f"written: {out}/table.md, .csv, .tex", highlight=False, soft_wrap=True)
 
 

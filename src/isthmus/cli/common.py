@@ -84,6 +84,12 @@ def _with_group(field: str, short: Mapping[str, str]) -> str:
     return ".".join([short.get(first, first), *rest])
 
 
+def show_tables(tables: Mapping[str, Table]) -> None:
+    """Print the tables of a comparison; the first goes without a title."""
+    for name, table in tables.items():
+        show(table, None if name == "table" else f"{name} over directions and seeds")
+
+
 def show(table: Table, title: str | None = None) -> None:
     """Print a table."""
     grid = RichTable(title=title)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from isthmus.cli.app import app
-from isthmus.cli.common import Rule, Stage, chosen_rule, show
+from isthmus.cli.common import Rule, Stage, chosen_rule, show, show_tables
 from isthmus.cli.console import console, errors
 from isthmus.errors import IsthmusError, RunError
 
@@ -145,10 +145,11 @@ def compare(
     folders = [file.parent for path in runs for file in sorted(path.rglob("recipe.yaml"))]
     if not folders:
         raise IsthmusError(f"compare: expected run folders in {', '.join(map(str, runs))}, found none")
-    result = comparison([Run.open(folder) for folder in folders], baseline)
-    show(result)
+    tables = comparison([Run.open(folder) for folder in folders], baseline)
+    show_tables(tables)
     if out is not None:
-        write(result, out, overwrite=overwrite)
+        for name, table in tables.items():
+            write(table, out, name, overwrite=overwrite)
         console.print(f"written: {out}/table.md, .csv, .tex", highlight=False, soft_wrap=True)
 
 

@@ -69,8 +69,8 @@ def load_suite(name: str) -> Suite:
         raise RecipeError(f"{file}: {text}") from None
 
 
-def execute(suite: Suite, out: Path, train: Callable[[list[tuple[str, Recipe]]], list[Run[Any]]]) -> Table:
-    """Train what is missing, then write ``table.md``, ``table.csv`` and ``table.tex`` into ``out``.
+def execute(suite: Suite, out: Path, train: Callable[[list[tuple[str, Recipe]]], list[Run[Any]]]) -> dict[str, Table]:
+    """Train what is missing, then write the tables (``table.md``, ``.csv``, ``.tex``...) into ``out``.
 
     All recipes are built and all data is looked for before the first is trained. ``train`` starts the runs, or goes on
     with them, in folders of these names below ``out``.
@@ -83,10 +83,11 @@ def execute(suite: Suite, out: Path, train: Callable[[list[tuple[str, Recipe]]],
     if is_main_process():
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(stored, text.encode())
-    result = comparison(train(cells), suite.baseline)
+    tables = comparison(train(cells), suite.baseline)
     if is_main_process():
-        write(result, out, overwrite=True)
-    return result
+        for name, table in tables.items():
+            write(table, out, name, overwrite=True)
+    return tables
 
 
 def _check(suite: Suite, cells: list[tuple[str, Recipe]], out: Path) -> None:

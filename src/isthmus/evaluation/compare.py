@@ -1,4 +1,4 @@
-"""One table over runs, whatever they learnt."""
+"""Tables over runs, whatever they learnt."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from isthmus.evaluation.tables import Table
 from isthmus.training.run import Run
 
 
-def comparison(runs: Sequence[Run[Any]], baseline: str | None = None) -> Table:
-    """Methods by setting, mean and spread over seeds; with gains over the method called ``baseline``.
+def comparison(runs: Sequence[Run[Any]], baseline: str | None = None) -> dict[str, Table]:
+    """Tables by the name of their files.
+
+    ``table``: methods by setting, mean and spread over seeds; with gains over the method called ``baseline``.
+    ``pooled``, for clouds in several directions: the gains over all directions and seeds at once.
 
     Raises RunError for runs that are not finished or of different kinds.
     """
@@ -20,13 +23,18 @@ def comparison(runs: Sequence[Run[Any]], baseline: str | None = None) -> Table:
         raise RunError(f"expected runs of one kind, found {', '.join(kinds) or 'none'}")
     if kinds == ["points"]:
         from isthmus.evaluation.points.compare import collect, table
+        from isthmus.evaluation.points.pooled import pooled_table
 
-        return table(collect(runs), baseline)
+        rows = collect(runs)
+        tables = {"table": table(rows, baseline)}
+        if baseline is not None and len({row.direction for row in rows}) > 1:
+            tables["pooled"] = pooled_table(rows, baseline)
+        return tables
     from isthmus.evaluation.dense.compare import collect as collect_dense
     from isthmus.evaluation.dense.compare import table as dense_table
 
     if kinds == ["frames"]:
         from isthmus.evaluation.frames.compare import table as frame_table
 
-        return frame_table(collect_dense(runs), baseline)
-    return dense_table(collect_dense(runs), baseline)
+        return {"table": frame_table(collect_dense(runs), baseline)}
+    return {"table": dense_table(collect_dense(runs), baseline)}

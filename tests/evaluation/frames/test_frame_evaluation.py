@@ -88,7 +88,7 @@ def test_sweeps_alone_are_compared_by_their_own_prediction(frame_runs) -> None:
 
 
 def test_comparison_has_the_triple_and_gains_in_points(frame_runs) -> None:
-    table = comparison([frame_runs.cmal, frame_runs.plain, frame_runs.sweeps], "source-only")
+    table = comparison([frame_runs.cmal, frame_runs.plain, frame_runs.sweeps], "source-only")["table"]
     assert isinstance(table, Table) and f"average, {NOT_USABLE} [%]" in table.headings
     cells = {row[1]: dict(zip(table.headings, row)) for row in table.rows}
     assert set(cells) == {"cmal", "source-only", "points-only"}

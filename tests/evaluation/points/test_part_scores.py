@@ -52,7 +52,7 @@ def test_evaluate_shows_parts_and_what_was_gained(runs: list[Run]) -> None:
 
 
 def test_compare_has_a_row_for_the_host_and_one_for_its_gate(runs: list[Run]) -> None:
-    table = comparison(runs, "defrec")
+    table = comparison(runs, "defrec")["table"]
     assert [row[1] for row in table.rows] == ["defrec", "smdsb/defrec"]
     assert {row[0] for row in table.rows} == {"bodies-standing→bodies-scan"}
     assert "detectable" in table.rows[1][-1] and table.rows[0][4] == "8"
