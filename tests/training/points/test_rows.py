@@ -63,7 +63,7 @@ def test_any_host_takes_any_gate_on_either_network(host: str, word: str, kind: s
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_gated_host_is_the_host_but_for_its_gate(host: str) -> None:
-    for setting in ("sim", "real/m2r", "virtual/w2m", "pointda/scannet2shapenet"):
+    for setting in ("sim", "real/m2r", "virtual/w2m", "pointda/scannet2shapenet", "pointda-pointnet/scannet2shapenet"):
         plain, gated = named(f"{setting}/{host}"), named(f"{setting}/{GATED}{host}")
         assert plain.method.gate is None and gated.method.gate.kind == "skewness"  # type: ignore[attr-defined]
         changed = gated.method.model_copy(update={"gate": None})  # type: ignore[attr-defined]
