@@ -543,6 +543,9 @@ def _resumable(command: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+import isthmus.cli.analyse  # noqa: E402, F401
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit status 2."""
     try:
