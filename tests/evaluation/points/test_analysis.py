@@ -76,7 +76,7 @@ def test_numbers_on_the_page_are_those_of_the_files(written: tuple[Path, list[st
     (seventh,) = found["figure_7"][next(iter(found["figure_7"]))]
     assert seventh["right"]["estimate"] == pytest.approx(right)
     table = read(page).tables["pseudo"]
-    assert table[1][2].startswith(f"{100 * right:.1f}")
+    assert table[1][3].startswith(f"{100 * right:.1f}")
     negative = np.mean(
         [float(r["cosine_class"]) < 0 for r in rows if (r["stage"], r["domain"]) == ("stage1", "source")]
     )

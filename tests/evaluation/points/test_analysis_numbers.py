@@ -94,8 +94,8 @@ def test_pseudo_labels_against_true_ones() -> None:
         here = np.flatnonzero(target & (measured.samples["global_step"] == step))
         kept = [set(here[np.argsort(measured.samples[name][here])][:14]) for name in ("coupled", "coupled_truth")]
         shares.append(len(kept[0] & kept[1]) / 14)
-    assert row["same_kept"]["0.7"]["estimate"] == pytest.approx(np.mean(shares))
-    assert 0.7 < row["same_kept"]["0.7"]["estimate"] < 1 and 0.8 < row["rank_correlation"] < 1
+    assert row["coupled_same_kept"]["0.7"]["estimate"] == pytest.approx(np.mean(shares))
+    assert 0.7 < row["coupled_same_kept"]["0.7"]["estimate"] < 1 and 0.8 < row["coupled_rank_correlation"] < 1
 
 
 def test_alpha_one_ranks_like_itself() -> None:

@@ -118,6 +118,42 @@ def shares_over_training(subjects: Sequence[Subject]) -> go.Figure:
     return _over_training(figure, subjects, len(titles))
 
 
+def cosines_over_training(subjects: Sequence[Subject]) -> go.Figure:
+    """The cosines of single samples over training: mean, and a band from the lower to the upper quartile."""
+    kinds = {"cosine_oracle": "with the oracle", "cosine_class": "with classification"}
+    domains = list(dict.fromkeys(subjects[0].measured.samples["domain"].tolist()))
+    panel = [(name, domain) for name in kinds for domain in domains]
+    figure = panels([f"{domain} samples<br>{kinds[name]}" for name, domain in panel], height=290, per_row=2)
+    for index, (name, domain) in enumerate(panel):
+        row, column = place(index, 2)
+        for subject in subjects:
+            samples, steps = subject.measured.samples, subject.measured.steps
+            values = []
+            for step in steps["global_step"]:
+                here = (samples["global_step"] == step) & (samples["domain"] == domain) & np.isfinite(samples[name])
+                found = samples[name][here]
+                values.append([*np.quantile(found, [0.25, 0.75]), found.mean()] if here.any() else [np.nan] * 3)
+            low, high, mean = (_smooth(line, steps["stage"]) for line in np.array(values).T)
+            common = {"x": steps["global_step"], "legendgroup": subject.label, "showlegend": False}
+            for line, fill in ((low, None), (high, "tonexty")):
+                figure.add_scatter(
+                    y=line, mode="lines", line={"width": 0, "color": subject.colour}, fill=fill, hoverinfo="skip",
+                    fillcolor=_faint(subject.colour), row=row, col=column, **common,
+                )  # fmt: skip
+            figure.add_scatter(
+                y=mean,
+                mode="lines",
+                line={"color": subject.colour, "width": 2},
+                hovertemplate=f"%{{y:.3f}} at step %{{x}}<extra>{escape(subject.label)}</extra>",
+                row=row,
+                col=column,
+                **common,
+            )
+        figure.add_hline(y=0, line={"color": "#444", "width": 1}, row=row, col=column)
+    figure.update_yaxes(title_text="cosine", col=1)
+    return _over_training(figure, subjects, len(panel))
+
+
 def losses_by_group(subject: Subject) -> go.Figure:
     """Figure 6: both losses over training, for the groups by skewness within the step."""
     samples, steps = subject.measured.samples, subject.measured.steps["global_step"]
@@ -333,7 +369,13 @@ def _scored(table: dict[str, np.ndarray]) -> bool:
 
 def _group(group: int) -> str:
     low, high = 100 * group // GROUPS, 100 * (group + 1) // GROUPS
-    return f"{low} to {high} %"
+    return f"{low}–{high} %"
+
+
+def _faint(colour: str) -> str:
+    """A colour like ``#0072B2`` at a fifth of its strength."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.2)"
 
 
 def _smooth(values: np.ndarray, stages: np.ndarray) -> np.ndarray:

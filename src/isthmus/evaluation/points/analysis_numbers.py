@@ -165,8 +165,10 @@ def pseudo_against_true(measured: Measured) -> list[dict[str, Any]]:
                 steps = table["global_step"][members]
                 row[f"{kind}_{name}"] = interval(clustered_mean(change, steps))
                 row[f"{kind}_{name}_size"] = interval(clustered_mean(np.abs(change), steps))
-        row["same_kept"] = {str(keep): _overlap(table, "coupled", "coupled_truth", keep) for keep in KEPT_SHARES}
-        row["rank_correlation"] = _within(table, "coupled", "coupled_truth")
+        for kind in ("coupled", "separate"):
+            names = kind, f"{kind}_truth"
+            row[f"{kind}_same_kept"] = {str(keep): _overlap(table, *names, keep) for keep in KEPT_SHARES}
+            row[f"{kind}_rank_correlation"] = _within(table, *names)
         rows.append(row)
     return rows
 

@@ -116,7 +116,7 @@ def _figure_1(analysis: Analysis) -> Section:
                     "over_steps": _number(row["over_steps"]),
                     "changes": _number(row["over_steps_changes"]),
                     "cells": [
-                        {"rho": _number(c["rho"]), "p": _p(c["p_value"]), "clear": c["p_value"] < 0.05} for c in cells
+                        {"rho": _number(c["rho"]), "p": _p(c["p_value"]), "sure": c["p_value"] < 0.05} for c in cells
                     ],
                 }
             )
@@ -141,6 +141,7 @@ def _conflicts(analysis: Analysis) -> Section:
         "whole": whole,
         "single": single,
         "cosines": figure_html(drawn.conflicts_over_training(analysis.subjects), "cosines-figure"),
+        "samples": figure_html(drawn.cosines_over_training(analysis.subjects), "sample-cosines-figure"),
         "shares": figure_html(drawn.shares_over_training(analysis.subjects), "shares-figure"),
     }
     return Section("conflicts", "Figures 4 and 9: both kinds of conflict over training", values)
@@ -205,13 +206,15 @@ def _pseudo(analysis: Analysis) -> Section:
             "stage": row["stage"],
             "samples": row["samples"],
             "right": _interval(row["right"], percent),
-            "all": _interval(row["coupled_all"], _number),
-            "size": _interval(row["coupled_all_size"], lambda value: _number(value, plain=True)),
-            "wrong": _interval(row["coupled_wrong"], _number),
-            "rank": _number(row["rank_correlation"]),
-            "same": [percent(row["same_kept"][str(keep)]["estimate"]) for keep in KEPT_SHARES],
+            "kind": text,
+            "all": _interval(row[f"{kind}_all"], _number),
+            "size": _number(row[f"{kind}_all_size"]["estimate"], plain=True),
+            "wrong": _interval(row[f"{kind}_wrong"], _number),
+            "rank": _number(row[f"{kind}_rank_correlation"]),
+            "same": [percent(row[f"{kind}_same_kept"][str(keep)]["estimate"]) for keep in KEPT_SHARES],
         }
         for row in analysis.numbers["figure_7"][subject.label]
+        for kind, text in (("coupled", "coupled"), ("separate", "eval"))
     ]
     html = None if figure is None else figure_html(figure, "pseudo-figure")
     return Section(
@@ -294,7 +297,7 @@ def _causality(rows: list[dict[str, Any]]) -> Section:
 def _number(value: float, *, plain: bool = False) -> str:
     if not np.isfinite(value):
         return NAN
-    return f"{value:.3f}" if plain else signed(value, 3)
+    return f"{value:.3f}".replace("-", "−") if plain else signed(value, 3)
 
 
 def _p(value: float) -> str:

@@ -60,7 +60,8 @@ def read_sweep(run: PointRun, folder: Path) -> Sweep:
 
     Raises RunError for a folder without any such run, and for two runs of one setting and seed.
     """
-    sweep, wanted, seen = Sweep(), _rest(run.recipe), {}
+    sweep, wanted = Sweep(), _rest(run.recipe)
+    seen: dict[tuple[str, int], Path] = {}
     for file in sorted(folder.rglob("recipe.yaml")):
         if file.parent.name == "replay":
             continue
