@@ -17,6 +17,9 @@ from isthmus.cli.console import errors
 from isthmus.errors import IsthmusError
 
 
+import isthmus.cli.analyse  # noqa: E402, F401
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit status 2."""
     try:

@@ -39,11 +39,11 @@ class Section:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def render(package: str, **values: Any) -> str:
-    """The page that ``templates/report.html`` of a package describes."""
+def render(package: str, *, template: str = "report.html", **values: Any) -> str:
+    """The page that a template in ``templates`` of a package describes."""
     loader = ChoiceLoader([PackageLoader(package), PackageLoader("isthmus.evaluation")])
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("report.html").render(plotlyjs=Markup(get_plotlyjs()), **values)
+    return environment.get_template(template).render(plotlyjs=Markup(get_plotlyjs()), **values)
 
 
 def check_finished(runs: Sequence[Run[Any]]) -> None:

@@ -80,7 +80,7 @@ def observe(method: GatedMethod, batches: dict[str, Batch], truth: Tensor, progr
             true = truth if domain == "target" else labels
             table = {"domain": np.full(len(batch), domain), "id": batch.sample_id.cpu().numpy()}
             table |= {"label": labels.cpu().numpy(), "truth": true.cpu().numpy()}
-            table |= _skewness(method, clouds, labels, true)
+            table |= _skewness(method, clouds, labels, true, progress)
             table |= _gate(method, domain, len(batch))
             found, domain_sum, domain_kept = _gradients(
                 method, batch, progress, shared, oracle, classification, table["taking_part"]
@@ -121,12 +121,16 @@ def _classification_gradient(
         return flat_gradient(total / sum(int((labels >= 0).sum()) for _, labels in parts), shared)
 
 
-def _skewness(method: GatedMethod, clouds: Tensor, labels: Tensor, true: Tensor) -> Table:
-    """Both kinds of skewness with the known and with the true labels, and the loss that goes with the known ones."""
+def _skewness(method: GatedMethod, clouds: Tensor, labels: Tensor, true: Tensor, progress: Progress) -> Table:
+    """Both kinds of skewness with the known and with the true labels, and the loss that goes with the known ones.
+
+    Dropout draws the same numbers for both labels, so that nothing but the labels makes them differ.
+    """
     gate = method.gate if isinstance(method.gate, SkewnessGate) else SkewnessGate()
 
     def coupled(labels: Tensor) -> Tensor:
         leaf = clouds.detach().requires_grad_()
+        torch.manual_seed(progress.torch_seed(0))
         with _buffers_kept(method):
             (gradient,) = torch.autograd.grad(_losses(method, leaf, labels).sum(), leaf)
         return gradient
