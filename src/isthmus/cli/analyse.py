@@ -7,8 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
+from isthmus.cli.app import app
+from isthmus.cli.common import Rule, chosen_rule, resumable
 from isthmus.cli.console import Bar, console
-from isthmus.cli.main import Rule, _resumable, _rule, app
 from isthmus.errors import RunError
 
 
@@ -47,7 +48,7 @@ def analyse(
 
     chosen = tuple(name.strip() for name in (stages or "").split(",") if name.strip())
     expected = sum(stage.steps for each in (opened, beside) if each is not None for stage in each.recipe.stages)
-    with _resumable("run the same command again"), Bar(expected, "trained again") as bar:
+    with resumable("run the same command again"), Bar(expected, "trained again") as bar:
         page = analyse_run(
             opened,
             out,
@@ -55,7 +56,7 @@ def analyse(
             sweep=sweep,
             every=every,
             stages=chosen,
-            rule=_rule(opened, select),
+            rule=chosen_rule(opened, select),
             causality=causality,
             overwrite=overwrite,
             reporter=bar,

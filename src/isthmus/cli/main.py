@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import isthmus.cli.analyse  # noqa: F401
 from isthmus.cli import (  # noqa: F401  (their commands join the app)
+    analyse,
     audit,
     benchmark,
     data,
@@ -15,9 +17,6 @@ from isthmus.cli import (  # noqa: F401  (their commands join the app)
 from isthmus.cli.app import app
 from isthmus.cli.console import errors
 from isthmus.errors import IsthmusError
-
-
-import isthmus.cli.analyse  # noqa: E402, F401
 
 
 def main() -> None:
