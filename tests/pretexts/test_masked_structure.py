@@ -15,7 +15,7 @@ from isthmus.pretexts.masked_structure import BINS, OUT_CHANNELS, MaskedStructur
 
 
 def slow_cardinality_loss(
-    logits: np.ndarray, number: float, absolute_weight: float, width: float = 5.0, shift: float = 0.0
+    logits: np.ndarray, number: float, absolute_weight: float, width: float = 2.0, shift: float = 0.0
 ) -> float:
     """The definition for one point: the target's two bins written out, the divergence as a sum over bins."""
     p = np.exp(logits - logits.max())
@@ -80,7 +80,7 @@ class TestMaskedStructure(PretextTester):
         numbers = (task.position_weight, task.normal_weight, task.cardinality_weight, task.absolute_weight)
         assert numbers == (0.5, 0.5, 0.05, 0.05)
         assert (task.mask_weight, task.neighbours, task.radius, task.min_points) == (27.0, 20, 0.13, 40)
-        assert (task.radius_points, task.bin_width, task.shift, task.match) == (1024, 5.0, 0, "index")
+        assert (task.radius_points, task.bin_width, task.shift, task.match) == (1024, 2.0, 0, "index")
 
     def test_a_head_of_another_size_is_refused(self):
         with pytest.raises(ValueError, match="head: expected 22 numbers for a point, found 21"):
@@ -111,7 +111,7 @@ def test_the_right_two_bins_cost_nothing(number: int, bins: dict[int, float]) ->
     for place, value in bins.items():
         share[place] = value
     logits: Tensor = (share + 1e-12).log().requires_grad_()
-    loss = cardinality_loss(logits, torch.tensor(number))
+    loss = cardinality_loss(logits, torch.tensor(number), bin_width=5.0)
     loss.backward()
     assert loss.item() == pytest.approx(0.0, abs=1e-4)
     assert logits.grad is not None and logits.grad.isfinite().all()

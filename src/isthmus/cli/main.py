@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import isthmus.cli.analyse  # noqa: F401
 from isthmus.cli import (  # noqa: F401  (their commands join the app)
     analyse,
     audit,

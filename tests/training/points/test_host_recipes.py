@@ -99,7 +99,7 @@ def test_mlsp_classifies_clouds_with_the_numbers_that_it_had() -> None:
     task = build_method(small("sim/mlsp")).pretext  # type: ignore[attr-defined]
     assert (task.position_weight, task.normal_weight, task.cardinality_weight) == (0.5, 0.5, 0.05)
     assert (task.radius, task.radius_points, task.neighbours, task.mask_weight) == (0.135, 1024, 20, 27.0)
-    assert (task.bin_width, task.shift, task.min_points) == (5.0, 0, 40)
+    assert (task.bin_width, task.shift, task.min_points) == (2.0, 0, 40)
 
 
 def test_a_pretext_can_be_named_by_one_word() -> None:

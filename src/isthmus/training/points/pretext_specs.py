@@ -52,7 +52,7 @@ class MLSPSpec(Spec):
     absolute_weight: float = Field(0.05, ge=0)
     mask_weight: float = Field(27.0, gt=0)
     neighbours: int = Field(20, ge=3)
-    bin_width: float = Field(5.0, gt=0)
+    bin_width: float = Field(2.0, gt=0)
     shift: int = Field(0, ge=0)
     match: Literal["index", "nearest"] = "index"
     min_points: LeastPoints = 40
