@@ -56,7 +56,7 @@ def test_a_row_is_trained_in_all_its_stages(name: str, cache: Path, tmp_path: Pa
 @pytest.mark.parametrize(("word", "kind"), [("none", None), ("skewness", "skewness"), ("random", "random")])
 def test_any_host_takes_any_gate_on_either_network(host: str, word: str, kind: str | None) -> None:
     for network in ("pointnet", "dgcnn"):
-        recipe = tiny(f"smdsb/{host}", ("network", f"{{kind: {network}, width: 0.125}}"), ("method.gate", word))
+        recipe = tiny(f"smdsb/{host}", ("network", network), ("method.gate", word))
         assert recipe.network.kind == network
         assert (None if recipe.method.gate is None else recipe.method.gate.kind) == kind  # type: ignore[union-attr]
 

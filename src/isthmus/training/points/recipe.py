@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from isthmus.data.clouds import POINTDA_CLASSES
 from isthmus.training.points.data_specs import LABELLED_POINTS, DomainSpec, domain_name
@@ -88,6 +88,11 @@ class PointRecipe(Recipe):
     encoder_weights: Path | None = None
     method: MethodSpec
     label_free_score: Literal["im", "bnm"] = "im"
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
