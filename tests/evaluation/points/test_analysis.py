@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from isthmus.errors import RunError
+from isthmus.evaluation.points import analysis
 from isthmus.evaluation.points.accuracy import select
 from isthmus.evaluation.points.analysis import analyse
 from isthmus.evaluation.points.analysis_sweep import read_sweep, summary
+from isthmus.evaluation.points.causality import AdditiveNoise, additive_noise
 from isthmus.training.engine import Silent, train
 from isthmus.training.recipe import override, parse
 from isthmus.training.run import Run
@@ -23,6 +25,10 @@ class Said(Silent):
 
     def message(self, text: str) -> None:
         self.lines.append(text)
+
+
+def quick(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None, **_: int) -> AdditiveNoise:
+    return additive_noise(first, second, groups=groups, permutations=9, refits=2)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,9 @@ def written(finished: Run, sweep: Path, tmp_path_factory: pytest.TempPathFactory
     said = Said()
     out = tmp_path_factory.mktemp("analysis") / "out"
     plain: Run = Run.open(sweep / "none")
-    page = analyse(finished, out, against=plain, sweep=sweep, every=2, causality=False, reporter=said)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis, "additive_noise", quick)
+        page = analyse(finished, out, against=plain, sweep=sweep, every=2, reporter=said)
     return page, said.lines
 
 
@@ -55,11 +63,12 @@ def test_the_page_has_every_figure_and_says_what_it_used(written: tuple[Path, li
     text = read(page)
     assert text.sections == [
         "replay", "skewness", "confusion", "conflicts", "shapes", "losses", "pseudo", "alpha", "sweep", "embedding",
+        "causality",
     ]  # fmt: skip
     for number in ("1:", "3:", "s 4 and 9:", "5:", "6:", "7:", "8, left", "s 8 and 10:", "11:"):
         assert f"Figure{number}" in text.text or f"Figure {number}" in text.text
     assert "Analysis: uses target labels" in text.text and any("target labels" in line for line in said)
-    assert text.text.count("What it shows:") == text.text.count("What it does not show:") == 11
+    assert text.text.count("What it shows:") == text.text.count("What it does not show:") == 12
     assert text.text.count("the same to the last bit") == 4 == sum("same to the last bit" in line for line in said)
     assert not [a for a in text.attributes if a[1] in ("src", "href") and not a[2].startswith("#")]
 
@@ -67,7 +76,12 @@ def test_the_page_has_every_figure_and_says_what_it_used(written: tuple[Path, li
 def test_numbers_on_the_page_are_those_of_the_files(written: tuple[Path, list[str]], finished: Run) -> None:
     page, _ = written
     found = json.loads((page.parent / "analysis.json").read_text())
-    assert found["uses_target_labels"] is True and found["causality"] is None
+    assert found["uses_target_labels"] is True
+    tested = [row for row in found["causality"] if "verdict" in row]
+    assert {row["between"] for row in tested} == {"samples within steps"} and tested[0]["pairs"] == 24
+    assert "expected 20 pairs or more, found 3" in read(page).text  # three steps of stage1
+    line = next(row for row in read(page).tables["causality"] if row[2] == "samples within steps")
+    assert line[4] == "24" and line[5].replace("−", "-") == f"{tested[0]['forward']['hsic']:+.3f}"
     with (page.parent / "samples.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["run"] == next(iter(found["figure_1"]))]
     assert len(rows) == 5 * 16 and {row["global_step"] for row in rows} == {"2", "4", "6", "8", "10"}
@@ -103,7 +117,7 @@ def test_nothing_is_overwritten_unasked_and_measurements_are_kept(
     shutil.copytree(written[0].parent, out)
     with pytest.raises(RunError, match="expected no analysis, found one; --overwrite replaces it"):
         analyse(finished, out, every=2)
-    measured = next((out / "measured" / "run").glob("stage1-*.npz"))
+    measured = out / "measured" / "run" / "stage1-00000002.npz"
     before = measured.stat().st_mtime_ns
     (out / "analysis.html").write_text("old")
     analyse(finished, out, every=2, causality=False, overwrite=True)

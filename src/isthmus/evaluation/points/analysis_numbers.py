@@ -133,10 +133,9 @@ def losses_by_skewness(measured: Measured) -> list[dict[str, Any]]:
             ]
             row[f"{name}_high_less_low"] = interval(_contrast(table, name, known, groups >= GROUPS / 2))
         for name in ("loss", "class_loss"):  # Section V-C speaks of a larger variance over training
-            row[f"{name}_variance"] = [
-                float(np.var([np.nanmean(v[g == group]) for v, g in _pairs(table, name, groups) if (g == group).any()]))
-                for group in range(GROUPS)
-            ]
+            steps = _pairs(table, name, np.where(np.isfinite(table[name]), groups, -1))
+            means = [[values[own == g].mean() for values, own in steps if (own == g).any()] for g in range(GROUPS)]
+            row[f"{name}_variance"] = [float(np.var(each)) if each else float("nan") for each in means]
         chosen = np.isfinite(table["taking_part"]) & np.isfinite(table["score"])
         if chosen.any() and 0 < table["taking_part"][chosen].mean() < 1:
             for name in ("loss", "cosine_oracle", "cosine_class"):
