@@ -146,6 +146,7 @@ def test_a_run_that_fails_is_named_while_the_others_finish(suite: Path, serial: 
 
 def test_stopped_by_ctrl_c_it_goes_on(suite: Path, serial: Path, address: str) -> None:
     out = suite.parent / "stopped"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     process = start(suite, out, "--workers", 1, "--ray", address)
     deadline = time.monotonic() + 400
     while not (out / CELLS[0] / "checkpoints" / "last.pt").exists():
