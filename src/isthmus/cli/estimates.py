@@ -37,6 +37,7 @@ def estimates(
     from rich.progress import track
 
     from isthmus.evaluation.points.estimate_errors import cases, cases_table, table, usable
+    from isthmus.evaluation.runs import run_folders
     from isthmus.evaluation.tables import write
     from isthmus.training.run import Run
 
@@ -44,7 +45,7 @@ def estimates(
     existing = [file for name in names for file in (out.glob(f"{name}.*") if out is not None else ())]
     if existing and not overwrite:
         raise RunError(f"{existing[0]}: expected no such file, found one; --overwrite replaces it")
-    folders = [file.parent for path in runs for file in sorted(path.rglob("recipe.yaml"))]
+    folders = run_folders(runs)
     kept, left_out = usable([Run.open(folder) for folder in folders], with_target_labels=with_oracles)
     for line in left_out:
         errors.print(line, highlight=False, soft_wrap=True)

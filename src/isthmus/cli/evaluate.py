@@ -38,11 +38,12 @@ def evaluate(
     import json
 
     from isthmus.evaluation.evaluate import evaluation
+    from isthmus.evaluation.runs import run_folders
     from isthmus.training.run import Run, write_atomically
 
     opened = Run.open(run)
     rule = chosen_rule(opened, select)
-    others = [Run.open(file.parent) for path in seeds or () for file in sorted(path.rglob("recipe.yaml"))]
+    others = [Run.open(folder) for folder in run_folders(seeds or ())]
     if seeds and not others:
         raise RunError(f"--seeds: expected runs in {', '.join(map(str, seeds))}, found none")
     found = evaluation(opened, None if against is None else Run.open(against), data, rule, stage, others)
@@ -139,10 +140,11 @@ def compare(
 ) -> None:
     """A table over methods and directions, mean and spread over seeds, with four selection columns."""
     from isthmus.evaluation.compare import comparison
+    from isthmus.evaluation.runs import run_folders
     from isthmus.evaluation.tables import write
     from isthmus.training.run import Run
 
-    folders = [file.parent for path in runs for file in sorted(path.rglob("recipe.yaml"))]
+    folders = run_folders(runs)
     if not folders:
         raise IsthmusError(f"compare: expected run folders in {', '.join(map(str, runs))}, found none")
     tables = comparison([Run.open(folder) for folder in folders], baseline)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from isthmus.errors import RunError
 from isthmus.training.recipe import Recipe
 from isthmus.training.run import Run
+
+
+def run_folders(paths: Iterable[Path]) -> list[Path]:
+    """All runs in these folders, or these runs, in order; none that lies within another run."""
+    found = []
+    for path in paths:
+        for file in sorted(path.rglob("recipe.yaml")):
+            within = [parent for parent in file.parent.parents if parent.is_relative_to(path)]
+            if not any((parent / "recipe.yaml").exists() for parent in within):
+                found.append(file.parent)
+    return found
 
 
 def grouped(runs: Sequence[Run[Any]], key: Callable[[Recipe], str] | None = None) -> list[list[Run[Any]]]:

@@ -17,7 +17,7 @@ import numpy as np
 from isthmus.errors import RunError
 from isthmus.evaluation.page import differences
 from isthmus.evaluation.points.accuracy import Column, labelled_predictions, select
-from isthmus.evaluation.runs import without_seed
+from isthmus.evaluation.runs import run_folders, without_seed
 from isthmus.training.points.build import open_domains
 from isthmus.training.points.method_specs import GatedSpec, SkewnessGateSpec
 from isthmus.training.points.recipe import PointRecipe, PointRun
@@ -62,13 +62,11 @@ def read_sweep(run: PointRun, folder: Path) -> Sweep:
     """
     sweep, wanted = Sweep(), _rest(run.recipe)
     seen: dict[tuple[str, int], Path] = {}
-    for file in sorted(folder.rglob("recipe.yaml")):
-        if file.parent.name == "replay":
-            continue
-        other: PointRun = Run.open(file.parent)
+    for path in run_folders([folder]):
+        other: PointRun = Run.open(path)
         reason = _unfit(run, other, wanted)
         if reason is not None:
-            sweep.left_out.append(f"{file.parent}: {reason}")
+            sweep.left_out.append(f"{path}: {reason}")
             continue
         key = without_seed(other.recipe), other.recipe.seed
         if key in seen:
