@@ -47,7 +47,7 @@ def pooled_gain(differences: Sequence[np.ndarray]) -> PooledGain:
     values = np.concatenate(differences)
 
     def weighted(ours: np.ndarray, theirs: np.ndarray, axis: int) -> Any:
-        return ((ours - theirs) * weights).sum(axis=axis)
+        return ((ours - theirs) * weights).sum(axis=axis).round(12)  # ties are ties
 
     p_value = 1.0  # of one pair, which exchanged is as far from 0
     if len(values) > 1:
