@@ -64,8 +64,8 @@ def train_spread(
 
     Without ``address`` Ray starts on this machine, and ends with the call; else it is that of a running cluster
     (``ray start --head``; ``"auto"`` finds it), all machines of which see ``out`` under the same path. The CPUs are
-    shared out evenly: with as many workers as CPUs each computes with one thread. Where runs fail, the others are
-    finished first; then RunError names each with its error.
+    shared out evenly: with as many workers as CPUs each computes with one thread, unless ``OMP_NUM_THREADS`` says
+    with how many. Where runs fail, the others are finished first; then RunError names each with its error.
     """
     out = out.resolve()
     waiting = []
@@ -125,8 +125,11 @@ def _cluster(workers: int, address: str | None) -> Iterator[Any]:
         ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
     else:
         try:
+            host, colon, port = address.rpartition(":")
+            if colon and port.isdigit() and "/" not in host:  # Ray itself would go on trying for minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise RunError(
                 f"--ray {address}: expected a running Ray cluster (ray start --head), found {error}"
             ) from None
@@ -140,13 +143,15 @@ def _train_all(ray: Any, cells: Sequence[Cell], out: Path, workers: int, reporte
     """Train all cells, ``workers`` at a time; what went wrong by name."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
-    threads = max(1, min(sum(cpus) // workers, max(cpus)))
+    share = max(1, min(sum(cpus) // workers, max(cpus)))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(asked) if asked.isdigit() and int(asked) > 0 else share
     gpus = sum(node.get("GPU", 0.0) for node in nodes)
     shared = {name: os.environ[name] for name in ("ISTHMUS_CACHE", "ISTHMUS_DATA") if name in os.environ}
     # OpenMP reads its variable when it is loaded, before any code of ours.
     environment = {**shared, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     task = ray.remote(_train_cell)
-    options = {"num_cpus": threads, "max_retries": RETRIES, "runtime_env": {"env_vars": environment}}
+    options = {"num_cpus": share, "max_retries": RETRIES, "runtime_env": {"env_vars": environment}}
     queue, running, problems = list(cells), dict[Any, Cell](), dict[str, str]()
     try:
         while queue or running:
