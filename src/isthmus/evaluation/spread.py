@@ -70,7 +70,7 @@ def train_spread(
     out = out.resolve()
     waiting = []
     for cell in cells:
-        if (out / cell.name / "recipe.yaml").exists() and Run.open(out / cell.name).finished:
+        if _done(cell, out):
             reporter.skip(cell.steps)
         else:
             waiting.append(cell)
@@ -106,6 +106,15 @@ def _prepare(cells: Iterable[Cell], reporter: Reporter) -> None:
             seen.add(data)
             reporter.message(f"{name}: preparing or opening its data")
             open_problem(recipe)
+
+
+def _done(cell: Cell, out: Path) -> bool:
+    """Whether this very recipe has been trained; a run of another one is left to training to complain of."""
+    if not (out / cell.name / "recipe.yaml").exists():
+        return False
+    run = Run.open(out / cell.name)
+    skipped = {"engine"}
+    return run.finished and run.recipe.model_dump(exclude=skipped) == cell.recipe.model_dump(exclude=skipped)
 
 
 @contextmanager

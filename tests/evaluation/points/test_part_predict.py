@@ -161,3 +161,13 @@ def test_an_exported_network_labels_points_like_the_original(run: Run, tmp_path:
     assert loaded(points).shape == expected.shape == (3, 8, 1, 61)
     assert ((loaded(points) - expected).abs().amax(dim=1) <= TOLERANCE).float().mean() > 0.9
     assert '"points"' in (tmp_path / "model.json").read_text().split('"output"')[1]
+
+
+def test_like_names_in_two_folders_are_refused_before_one_replaces_the_other(
+    run: Run, raw: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        saved(tmp_path / folder, raw, 1)
+    with pytest.raises(DataError, match=r"names that differ below the given folders.*body0\.npy 2 times"):
+        predict_shapes(run, [tmp_path / "a", tmp_path / "b"], tmp_path / "out", rule="last")
+    assert not list((tmp_path / "out").rglob("*.ply"))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from isthmus.evaluation.points.compare import Row
+from isthmus.evaluation.points.compare import Row, counterpart
 from isthmus.evaluation.points.pooled import pooled_gain, pooled_table
 
 
@@ -62,3 +62,14 @@ def test_the_table_pairs_by_direction_stage_and_seed() -> None:
     assert lines[("gated", "stage2")][:3] == ("1", "1", "+0.0; p = 1.000")
     assert lines[("plain", "stage1")][2].startswith("-10.0")
     assert ("host", "stage1") not in lines
+
+
+def test_the_last_stages_meet_where_one_of_the_two_has_a_single_one() -> None:
+    plain = row("a→b", "plain", "stage1", {0: 0.6})
+    host = [row("a→b", "host", name, {0: accuracy}) for name, accuracy in (("stage1", 0.4), ("stage2", 0.5))]
+    rounds = [row("a→b", "rounds", name, {0: 0.3}) for name in ("stage1", "round1")]
+    rows = [plain, *host, *rounds]
+    assert counterpart(host[0], rows, "plain") is None and counterpart(host[1], rows, "plain") is plain
+    assert counterpart(plain, rows, "host") is host[1] and counterpart(rounds[0], rows, "host") is host[0]
+    assert counterpart(rounds[1], rows, "host") is None and counterpart(rounds[1], rows, "plain") is plain
+    assert counterpart(plain, rows, "plain") is None and counterpart(plain, rows, "nobody") is None

@@ -102,6 +102,8 @@ def draw_sheet(
         raise DataError(f"{sheet}: expected a file .csv for the sheet, found {sheet.suffix or 'no suffix'}")
     if sheet.exists():
         raise IsthmusError(f"{sheet}: expected no such file, found one; labels may be in it")
+    if plan_file(sheet).exists():
+        raise IsthmusError(f"{plan_file(sheet)}: expected no such file, found the plan of a sheet that was moved")
     one, other = outputs_on(first, data, rules[0]), outputs_on(second, data, rules[1])
     if not one.is_of(other):
         raise RunError(

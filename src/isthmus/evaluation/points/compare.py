@@ -80,6 +80,21 @@ def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Inter
     return crossed_mean(differences, pairs[0][0].groups[here])
 
 
+def counterpart(row: Row, rows: Sequence[Row], baseline: str) -> Row | None:
+    """The row of ``baseline`` that ``row`` is fairly held against in its direction, None if there is none.
+
+    The same stage; but where one of the two has a single stage, which is trained as long as all stages of the others
+    together, the last stages of both.
+    """
+    same = [r for r in rows if r.method == baseline and r.direction == row.direction]
+    own = [r for r in rows if r.method == row.method and r.direction == row.direction]
+    if not same or row.method == baseline:
+        return None
+    if len(own) == 1 or len(same) == 1:
+        return same[-1] if row is own[-1] else None
+    return next((r for r in same if r.stage == row.stage), None)
+
+
 def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
     """Percentages, mean ± standard deviation over seeds: overall accuracy (mean-class accuracy), or where
     points are labelled the shapes' mean IoU (mean over parts).
@@ -102,13 +117,10 @@ def table(rows: Sequence[Row], baseline: str | None = None) -> Table:
 
 
 def _gain_cell(row: Row, rows: Sequence[Row], baseline: str) -> str:
-    same = [r for r in rows if r.method == baseline and r.direction == row.direction]
-    # A method of one stage is trained as long as all stages of the others together.
-    single = not any(r.stage != row.stage and r.method == row.method for r in rows if r.direction == row.direction)
-    matching = same[-1:] if single else [r for r in same if r.stage == row.stage]
-    if not matching or row.method == baseline:
+    other = counterpart(row, rows, baseline)
+    if other is None:
         return ""
-    gain = paired_gain(row, matching[0])
+    gain = paired_gain(row, other)
     return (
         f"{100 * gain.estimate:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]; "
         f"detectable {100 * gain.smallest_detectable:.1f}"

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from isthmus.evaluation.points.accuracy import Column
-from isthmus.evaluation.points.compare import HEADINGS, Row
+from isthmus.evaluation.points.compare import HEADINGS, Row, counterpart
 from isthmus.evaluation.tables import Table
 
 USABLE: tuple[Column, ...] = ("source-val", "label-free", "last")
@@ -63,22 +63,20 @@ def pooled_gain(differences: Sequence[np.ndarray]) -> PooledGain:
 
 
 def pooled_table(rows: Sequence[Row], baseline: str) -> Table:
-    """Gain of every method over ``baseline`` of the same stage, over the directions and seeds that both have.
+    """Gain of every method over ``baseline``, see ``counterpart``, over the directions and seeds that both have.
 
-    A method of one stage is held against the baseline's last. Rules that use target labels are left out.
+    Rules that use target labels are left out.
     """
     lines = []
     for method, stage in dict.fromkeys((row.method, row.stage) for row in rows):
         if method == baseline:
             continue
         ours = [row for row in rows if (row.method, row.stage) == (method, stage)]
-        single = not any(row.method == method and row.stage != stage for row in rows)
         pairs = []
         for row in ours:
-            same = [r for r in rows if r.method == baseline and r.direction == row.direction]
-            matching = same[-1:] if single else [r for r in same if r.stage == stage]
-            if matching and set(row.seeds) & set(matching[0].seeds):
-                pairs.append((row, matching[0]))
+            other = counterpart(row, rows, baseline)
+            if other is not None and set(row.seeds) & set(other.seeds):
+                pairs.append((row, other))
         if not pairs:
             continue
         gains = [pooled_gain([_differences(*pair, column) for pair in pairs]) for column in USABLE]

@@ -116,6 +116,13 @@ def predict_shapes(
         for file in meant_files([path], broken):
             found.setdefault(file, file.parent.relative_to(path) if path.is_dir() else Path())
     stems = Counter((below, file.stem) for file, below in found.items())
+    names = Counter((below, file.name) for file, below in found.items())
+    for file, below in found.items():
+        if names[below, file.name] > 1:
+            raise DataError(
+                f"{file}: expected names that differ below the given folders, as one result would replace another, "
+                f"found {below / file.name} {names[below, file.name]} times; give each folder an output of its own"
+            )
     colours = part_colours(len(parts))
     for done, (file, below) in enumerate(found.items(), start=1):
         stem = file.stem if stems[below, file.stem] == 1 else file.name
