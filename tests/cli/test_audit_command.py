@@ -51,7 +51,7 @@ def test_a_sheet_is_drawn_filled_and_judged(runs: Path, tmp_path: Path) -> None:
 
 def test_estimates_of_one_run_and_their_errors_over_many(runs: Path, tmp_path: Path) -> None:
     shown = isthmus("evaluate", runs / "seed0", "--seeds", runs, "--against", runs / "seed1")
-    assert "agreement" in shown and "predict the same on" in shown
+    assert "predict the same on" in shown
     written = json.loads((runs / "seed0" / "evaluation.target.label-free.against-seed1.json").read_text())
     assert len(written["seeds"]) == 2 and "agreement" in written["estimates"]
     isthmus("estimates", runs, "--out", tmp_path / "out")
