@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
 from isthmus import __version__
+from isthmus.data.data_directory import DATA_VARIABLE
 
 State = Literal["ok", "missing", "problem"]
 
@@ -220,8 +221,6 @@ def _ray_casting() -> Check:
 
 
 def _data() -> Check:
-    from isthmus.data.readers.real_objects import DATA_VARIABLE
-
     value = os.environ.get(DATA_VARIABLE)
     if not value:
         advice = "only needed for kinds 'objects' and 'scannet-views': the folder with objects/ and dense/ in it"

@@ -24,7 +24,6 @@ only large differences mean anything.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +32,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from isthmus.data.clouds import PARTS, Part
+from isthmus.data.data_directory import data_file
 from isthmus.data.files import stamp
 from isthmus.data.images import ImageSample
 from isthmus.data.readers.lidar_files import read_arrays
-from isthmus.data.readers.real_objects import DATA_VARIABLE
 from isthmus.errors import DataError
 
 FILE = Path("dense") / "camvid_rgb_seg_160x120.npz"
@@ -117,18 +116,7 @@ class CamVid:
             yield ImageSample(arrays["rgb"][row], labels, str(arrays["name"][row]), part, group)
 
     def _file(self) -> Path:
-        path = self.path
-        if path is None:
-            root = os.environ.get(DATA_VARIABLE)
-            if not root:
-                raise DataError(
-                    f"{FILE.name}: expected the environment variable {DATA_VARIABLE} to name the data directory, found "
-                    f"it not set"
-                )
-            path = Path(root) / FILE
-        if not Path(path).is_file():
-            raise DataError(f"{path}: expected the file of CamVid's photographs, found no file")
-        return Path(path)
+        return data_file(FILE, "the file of CamVid's photographs", file=self.path)
 
 
 def _part(number: int, count: int) -> Part:

@@ -26,7 +26,6 @@ they are dealt out six, two and two in the order of the file.
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,11 +36,10 @@ from typing import Any, Literal
 import numpy as np
 
 from isthmus.data.clouds import HUMAN_PARTS, Part, Sample
+from isthmus.data.data_directory import data_file
 from isthmus.data.files import stamp, z_up
 from isthmus.errors import DataError
 from isthmus.geometry.meshes import rotation
-
-DATA_VARIABLE = "ISTHMUS_DATA"
 
 SHREC_FACING: Mapping[str, float] = MappingProxyType(
     {"1": 90, "3": -90, "5": 127, "7": 0, "9": 105, "11": -90, "13": 127, "15": -90, "17": 127, "19": 127}
@@ -82,19 +80,7 @@ class HumanSeg:
         Raises:
             DataError: there is no such file, or neither ``root`` nor ``ISTHMUS_DATA`` is given.
         """
-        root = self.root or os.environ.get(DATA_VARIABLE)
-        if not root:
-            raise DataError(
-                f"{_FILES[self.name]}: expected the environment variable {DATA_VARIABLE} to name the data "
-                f"directory, found it not set"
-            )
-        path = Path(root) / "human_seg" / _FILES[self.name]
-        if not path.is_file():
-            raise DataError(
-                f"{path}: expected the set {self.name!r}, found no file; {DATA_VARIABLE} (or root) must name "
-                f"the folder that has 'human_seg' in it"
-            )
-        return path
+        return data_file(Path("human_seg") / _FILES[self.name], f"the set {self.name!r}", root=self.root)
 
     def fingerprint(self) -> dict[str, Any]:
         """The file's name, size and modification time."""

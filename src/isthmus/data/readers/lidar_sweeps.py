@@ -20,7 +20,6 @@ independent. Differences measured here are those between sensors and places at o
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,11 +29,11 @@ import numpy as np
 
 from isthmus.data.class_protocol import apply_table
 from isthmus.data.clouds import Part
+from isthmus.data.data_directory import data_file
 from isthmus.data.files import stamp
 from isthmus.data.frame_classes import protocol
 from isthmus.data.frames import Frame, settings_alone
 from isthmus.data.readers.lidar_files import check_finite, read_arrays
-from isthmus.data.readers.real_objects import DATA_VARIABLE
 from isthmus.errors import DataError
 
 Sensor = Literal["nuscenes", "ika", "semantickitti"]
@@ -123,19 +122,8 @@ class LidarSweeps:
         return arrays, protocol(f"sweeps-{self.sensor}").table(dict(enumerate(arrays["class_names"].tolist())))
 
     def _file(self) -> Path:
-        if self.path is not None:
-            path = Path(self.path)
-        else:
-            root = os.environ.get(DATA_VARIABLE)
-            if not root:
-                raise DataError(
-                    f"{_FILES[self.sensor]}: expected the environment variable {DATA_VARIABLE} to name the data "
-                    f"directory, found it not set"
-                )
-            path = Path(root) / "lidar_camera" / _FILES[self.sensor]
-        if not path.is_file():
-            raise DataError(f"{path}: expected the sweeps of {self.sensor!r}, found no file")
-        return path
+        relative = Path("lidar_camera") / _FILES[self.sensor]
+        return data_file(relative, f"the sweeps of {self.sensor!r}", file=self.path)
 
 
 def _part(row: int, count: int) -> Part:

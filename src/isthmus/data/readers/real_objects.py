@@ -21,7 +21,6 @@ of 60, 20 and 20 % of the objects; a set this small is usually adapted and measu
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,10 +31,9 @@ from typing import Any, Literal
 import numpy as np
 
 from isthmus.data.clouds import POINTDA_CLASSES, Part, Sample, eighty_twenty
+from isthmus.data.data_directory import data_file
 from isthmus.data.files import stamp
 from isthmus.errors import DataError
-
-DATA_VARIABLE = "ISTHMUS_DATA"
 
 _FILES = {
     "modelnet10": "modelnet10_1024.npz",
@@ -78,19 +76,7 @@ class RealObjects:
         Raises:
             DataError: there is no such file, or neither ``root`` nor ``ISTHMUS_DATA`` is given.
         """
-        root = self.root or os.environ.get(DATA_VARIABLE)
-        if not root:
-            raise DataError(
-                f"{_FILES[self.name]}: expected the environment variable {DATA_VARIABLE} to name the data "
-                f"directory, found it not set"
-            )
-        path = Path(root) / "objects" / _FILES[self.name]
-        if not path.is_file():
-            raise DataError(
-                f"{path}: expected the set {self.name!r}, found no file; {DATA_VARIABLE} (or root) must name "
-                f"the folder that has 'objects' in it"
-            )
-        return path
+        return data_file(Path("objects") / _FILES[self.name], f"the set {self.name!r}", root=self.root)
 
     def fingerprint(self) -> dict[str, Any]:
         """The file's name, size and modification time."""

@@ -22,7 +22,6 @@ scan      (n,) text          ``scene0000_00``: room and number of the scan
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -34,10 +33,10 @@ import numpy as np
 
 from isthmus.data.class_map import nearest
 from isthmus.data.clouds import PARTS, Part
+from isthmus.data.data_directory import data_file
 from isthmus.data.files import stamp
 from isthmus.data.images import ImageSample
 from isthmus.data.readers.class_names import NYU13
-from isthmus.data.readers.real_objects import DATA_VARIABLE
 from isthmus.errors import DataError
 
 FILE = Path("dense") / "scannet_splat_views_60x80.npz"
@@ -149,17 +148,7 @@ def views_file(path: Path | None) -> Path:
     Raises:
         DataError: there is none.
     """
-    if path is None:
-        root = os.environ.get(DATA_VARIABLE)
-        if not root:
-            raise DataError(
-                f"{FILE.name}: expected the environment variable {DATA_VARIABLE} to name the data directory, found it "
-                f"not set"
-            )
-        path = Path(root) / FILE
-    if not Path(path).is_file():
-        raise DataError(f"{path}: expected the file of ScanNet views, found no file")
-    return Path(path)
+    return data_file(FILE, "the file of ScanNet views", file=path)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

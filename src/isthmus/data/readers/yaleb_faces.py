@@ -25,7 +25,6 @@ is the one stated follows from shading: the normals times ``light_dir`` reproduc
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,10 +35,10 @@ import numpy as np
 
 from isthmus.data.class_map import nearest
 from isthmus.data.clouds import Part
+from isthmus.data.data_directory import data_file
 from isthmus.data.derived_edges import RECIPE, image_edges
 from isthmus.data.files import stamp
 from isthmus.data.images import ImageSample
-from isthmus.data.readers.real_objects import DATA_VARIABLE
 from isthmus.errors import DataError
 
 FILE = Path("dense") / "yaleb_face_normals_96x84.npz"
@@ -169,17 +168,7 @@ def faces_file(path: Path | None) -> Path:
     Raises:
         DataError: there is none.
     """
-    if path is None:
-        root = os.environ.get(DATA_VARIABLE)
-        if not root:
-            raise DataError(
-                f"{FILE.name}: expected the environment variable {DATA_VARIABLE} to name the data directory, found it "
-                f"not set"
-            )
-        path = Path(root) / FILE
-    if not Path(path).is_file():
-        raise DataError(f"{path}: expected the file of Yale B faces, found no file")
-    return Path(path)
+    return data_file(FILE, "the file of Yale B faces", file=path)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -40,6 +40,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     f"{GATED}{MAIN_HOST}-memory": {"gate": SkewnessGateSpec(), "memory": MemorySpec()},
     f"{GATED}{MAIN_HOST}-schedule": {"gate": SkewnessGateSpec(keep=1.0, keep_end=0.6)},
     f"{GATED}{MAIN_HOST}-target": {"gate": SkewnessGateSpec(), "gating": GatingSpec(unlabelled="prediction")},
+    f"{MAIN_HOST}-target-random": {
+        "gate": PlainGateSpec(kind="random", keep=0.7),
+        "gating": GatingSpec(unlabelled="prediction"),
+    },
 }
 """The main host with controls in place of its gate, and with what we try beyond the paper."""
 
