@@ -39,7 +39,9 @@ def test_a_file_goes_before_both(directory, tmp_path):
 def test_nothing_says_where(directory, monkeypatch, value):
     if value is not None:
         monkeypatch.setenv("ISTHMUS_DATA", value)
-    message = r"^scans\.npz: expected the environment variable ISTHMUS_DATA to name the data directory, found it not set"
+    message = (
+        r"^scans\.npz: expected the environment variable ISTHMUS_DATA to name the data directory, found it not set"
+    )
     with pytest.raises(DataError, match=message):
         data_file(RELATIVE, "scans")
 

@@ -23,82 +23,42 @@ themselves); the union is still a surface. Sensors of ``scan`` do not see that s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from isthmus.data.clouds import HUMAN_PARTS, PARTS, Part, Sample
+from isthmus.data.clouds import HUMAN_PARTS, Part, Sample
 from isthmus.data.simulators.body_shape import Build, Pose, body
 from isthmus.data.simulators.rounded import Surface, lowest, union_points
-from isthmus.errors import DataError
+from isthmus.data.simulators.simulated_clouds import SimulatedClouds
 
 BodyDomain = Literal["standing", "posed", "stocky", "scan"]
 DOMAINS: tuple[BodyDomain, ...] = get_args(BodyDomain)
 
 
 @dataclass(frozen=True)
-class SimulatedBodies:
+class SimulatedBodies(SimulatedClouds):
     """One of the four simulated domains, as a reader of clouds with labelled points.
-
-    Every sample depends on ``(seed, domain, part, index)`` only: asking for more samples, or for other parts, changes
-    none, and no body occurs in two parts or two domains.
 
     Attributes:
         domain: ``"standing"``, ``"posed"``, ``"stocky"`` or ``"scan"``.
-        train: number of training samples, 0 or more.
-        val: number of validation samples, 0 or more.
-        test: number of test samples, 0 or more.
-        seed: 0 or more.
-        points: points per sample, 64 or more.
     """
 
     domain: BodyDomain
-    train: int
-    val: int
-    test: int
-    seed: int = 0
-    points: int = 2048
 
-    def __post_init__(self) -> None:
-        if self.domain not in DOMAINS:
-            raise DataError(f"SimulatedBodies.domain: expected one of {', '.join(DOMAINS)}, found {self.domain!r}")
-        for field, least in (("train", 0), ("val", 0), ("test", 0), ("seed", 0), ("points", 64)):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise DataError(f"SimulatedBodies.{field}: expected a whole number from {least}, found {value!r}")
-        if self.train + self.val + self.test == 0:
-            raise DataError("SimulatedBodies: expected at least one sample in train, val and test, found none")
+    KIND = "simulated-bodies"
+    DOMAINS = DOMAINS
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The eight parts."""
         return HUMAN_PARTS
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything the samples depend on."""
-        return {
-            "reader": "simulated-bodies",
-            "version": 1,
-            "domain": self.domain,
-            "train": self.train,
-            "val": self.val,
-            "test": self.test,
-            "seed": self.seed,
-            "points": self.points,
-        }
-
-    def samples(self) -> Iterator[Sample]:
-        """All samples: training, validation, test, each by index."""
-        for part, count in zip(PARTS, (self.train, self.val, self.test)):
-            for index in range(count):
-                yield self.sample(part, index)
-
     def sample(self, part: Part, index: int) -> Sample:
         """Return one sample without making those before it; ``index`` may exceed the count of the part."""
-        place = [self.seed, DOMAINS.index(self.domain), PARTS.index(part), index]
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(place)))
+        rng = self.random(part, index)
         build = _stocky(rng) if self.domain == "stocky" else _adult(rng)
         pieces = body(build, _POSES[self.domain](rng))
         surface = union_points(pieces, self.points, rng, _sensors(rng) if self.domain == "scan" else None)

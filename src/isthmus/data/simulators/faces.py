@@ -51,7 +51,7 @@ from isthmus.data.simulators.face_render import Head
 from isthmus.data.simulators.face_shape import EXPRESSION_MODES, IDENTITY_MODES, KEYPOINTS
 from isthmus.data.simulators.face_view import FRAMINGS, FRONTAL, TURNING, Framing, Pose, PoseRange, viewed
 from isthmus.data.simulators.render import developed
-from isthmus.data.simulators.rooms import check_counts, stream
+from isthmus.data.simulators.sampling import check_images, check_whole, stream
 from isthmus.errors import DataError
 
 Domain = Literal["source", "source-frontal", "target"]
@@ -116,15 +116,14 @@ class SimulatedFaces:
     light_seed: int = 0
 
     def __post_init__(self) -> None:
-        check_counts(self, "SimulatedFaces")
+        check_images(self)
         if self.domain not in DOMAINS:
             raise DataError(f"SimulatedFaces.domain: expected one of {', '.join(DOMAINS)}, found {self.domain!r}")
         if self.framing not in FRAMINGS:
             raise DataError(f"SimulatedFaces.framing: expected one of {', '.join(FRAMINGS)}, found {self.framing!r}")
         if not isinstance(self.grey, bool):
             raise DataError(f"SimulatedFaces.grey: expected true or false, found {self.grey!r}")
-        if not isinstance(self.light_seed, int) or isinstance(self.light_seed, bool) or self.light_seed < 0:
-            raise DataError(f"SimulatedFaces.light_seed: expected a whole number from 0, found {self.light_seed!r}")
+        check_whole(self, "light_seed", 0)
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:

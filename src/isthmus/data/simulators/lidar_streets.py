@@ -41,7 +41,7 @@ from isthmus.data.simulators.lidar_sensor import (
 )
 from isthmus.data.simulators.lidar_things import STREET8
 from isthmus.data.simulators.render import Scene
-from isthmus.data.simulators.rooms import check_counts, stream
+from isthmus.data.simulators.sampling import check_images, stream
 from isthmus.errors import DataError
 
 LidarDomain = Literal["day", "night", "country-a", "country-b", "lidar64", "lidar16"]
@@ -112,7 +112,7 @@ class SimulatedLidarStreets:
         if self.domain not in LIDAR_DOMAINS:
             expected = ", ".join(LIDAR_DOMAINS)
             raise DataError(f"SimulatedLidarStreets.domain: expected one of {expected}, found {self.domain!r}")
-        check_counts(self, "SimulatedLidarStreets")
+        check_images(self)
         for field, least, most in (("beams", 1, np.inf), ("range_noise", 0, np.inf), ("dropout", 0, 1)):
             value = getattr(self, field)
             kinds = int if field == "beams" else (int, float)

@@ -14,16 +14,15 @@ hold every class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from isthmus.data.clouds import PARTS, POINTDA_CLASSES, Part, Sample
+from isthmus.data.clouds import POINTDA_CLASSES, Part, Sample
 from isthmus.data.simulators.depth_sensor import Sensor, scan_mesh, standing_eyes, thinned, without_patches
 from isthmus.data.simulators.shapes import Parts, build_shape
-from isthmus.errors import DataError
+from isthmus.data.simulators.simulated_clouds import SimulatedClouds
 from isthmus.geometry.meshes import Mesh, box, join, moved, rotated, surface_points
 
 Domain = Literal["cad", "web", "scan"]
@@ -44,74 +43,34 @@ HANGING_HEIGHT = 1.7
 
 
 @dataclass(frozen=True)
-class SimulatedObjects:
+class SimulatedObjects(SimulatedClouds):
     """One of the three simulated domains, as a reader.
-
-    Every sample depends on ``(seed, domain, part, index)`` only: asking for more samples, or for other parts,
-    changes none, and no shape occurs in two parts or two domains.
 
     Attributes:
         domain: ``"cad"``, ``"web"`` or ``"scan"``.
-        train: number of training samples, 0 or more.
-        val: number of validation samples, 0 or more.
-        test: number of test samples, 0 or more.
-        seed: 0 or more.
         points: points per sample, 64 or more; a scan of a thin or half-hidden object may hold fewer.
     """
 
     domain: Domain
-    train: int
-    val: int
-    test: int
-    seed: int = 0
-    points: int = 2048
 
-    def __post_init__(self) -> None:
-        if self.domain not in DOMAINS:
-            raise DataError(f"SimulatedObjects.domain: expected one of {', '.join(DOMAINS)}, found {self.domain!r}")
-        for field, least in (("train", 0), ("val", 0), ("test", 0), ("seed", 0), ("points", 64)):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise DataError(f"SimulatedObjects.{field}: expected a whole number from {least}, found {value!r}")
-        if self.train + self.val + self.test == 0:
-            raise DataError("SimulatedObjects: expected at least one sample in train, val and test, found none")
+    KIND = "simulated-objects"
+    DOMAINS = DOMAINS
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The ten PointDA classes."""
         return POINTDA_CLASSES
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything the samples depend on."""
-        return {
-            "reader": "simulated-objects",
-            "version": 1,
-            "domain": self.domain,
-            "train": self.train,
-            "val": self.val,
-            "test": self.test,
-            "seed": self.seed,
-            "points": self.points,
-        }
-
-    def samples(self) -> Iterator[Sample]:
-        """All samples: training, validation, test, each by index."""
-        for part, count in zip(PARTS, (self.train, self.val, self.test)):
-            for index in range(count):
-                yield self.sample(part, index)
-
     def label(self, part: Part, index: int) -> int:
         """Return the class of one sample without making it."""
-        place = [self.seed, DOMAINS.index(self.domain), PARTS.index(part)]
-        start = np.random.Generator(np.random.Philox(np.random.SeedSequence(place))).random()
+        start = self.random(part).random()
         prior = np.sqrt(POINTDA_COUNTS[self.domain])
         borders = np.cumsum(prior / prior.sum())[:-1]
         return int(np.searchsorted(borders, (start + index * GOLDEN) % 1, "right"))
 
     def sample(self, part: Part, index: int) -> Sample:
         """Return one sample without making those before it; ``index`` may exceed the count of the part."""
-        place = [self.seed, DOMAINS.index(self.domain), PARTS.index(part), index]
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(place)))
+        rng = self.random(part, index)
         label = self.label(part, index)
         name = POINTDA_CLASSES[label]
         if self.domain == "scan":

@@ -22,6 +22,7 @@ from isthmus.data.simulators.camera_style import photographed, repainted
 from isthmus.data.simulators.furniture import label
 from isthmus.data.simulators.render import Camera, Scene, automatic_exposure, borders, developed, looking
 from isthmus.data.simulators.room_layout import Room, furnished_room
+from isthmus.data.simulators.sampling import check_images, stream
 from isthmus.errors import DataError
 
 Style = Literal["synthetic", "camera"]
@@ -62,7 +63,7 @@ class SimulatedRooms:
     style: Style = "synthetic"
 
     def __post_init__(self) -> None:
-        check_counts(self, "SimulatedRooms")
+        check_images(self)
         if self.style not in STYLES:
             raise DataError(f"SimulatedRooms.style: expected one of {', '.join(STYLES)}, found {self.style!r}")
 
@@ -112,28 +113,6 @@ class SimulatedRooms:
         }
         group = f"room-{number:05d}"
         return ImageSample(image, labels, f"{part}/{group}-{view}", part, group)
-
-
-def stream(seed: int, *place: int) -> np.random.Generator:
-    """Return random numbers that depend on the arguments only."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *place])))
-
-
-def check_counts(reader: Any, name: str) -> None:
-    """Check the fields that both simulators of images share.
-
-    Raises:
-        DataError: a count, the seed, the size or the number of views is out of range, or all counts are 0.
-    """
-    for field, least in (("train", 0), ("val", 0), ("test", 0), ("seed", 0), ("views", 1)):
-        value = getattr(reader, field)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise DataError(f"{name}.{field}: expected a whole number from {least}, found {value!r}")
-    if reader.train + reader.val + reader.test == 0:
-        raise DataError(f"{name}: expected at least one image in train, val and test, found none")
-    size = reader.size
-    if len(size) != 2 or not all(isinstance(n, int) and n >= 16 for n in size):
-        raise DataError(f"{name}.size: expected height and width from 16, found {size!r}")
 
 
 @lru_cache(maxsize=1)

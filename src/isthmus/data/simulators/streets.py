@@ -19,7 +19,7 @@ from isthmus.data.clouds import PARTS, Part
 from isthmus.data.images import ImageSample
 from isthmus.data.simulators.people import BODY_PARTS
 from isthmus.data.simulators.render import Camera, Scene, automatic_exposure, borders, developed, looking
-from isthmus.data.simulators.rooms import check_counts, stream
+from isthmus.data.simulators.sampling import check_images, stream
 from isthmus.data.simulators.street_furniture import CITYSCAPES7, label
 from isthmus.data.simulators.street_layout import KERB, WALK, Street, furnished_street
 
@@ -65,7 +65,7 @@ class SimulatedStreets:
     views: int = 4
 
     def __post_init__(self) -> None:
-        check_counts(self, "SimulatedStreets")
+        check_images(self)
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
