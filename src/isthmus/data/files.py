@@ -124,6 +124,18 @@ def z_up(points: np.ndarray, up: Up) -> np.ndarray:
     raise DataError(f"up: expected 'z' or 'y', found {up!r}")
 
 
+def domain_folder(root: Path, domain: str, top: str) -> Path:
+    """The folder of a domain in a data set of several, whose own folder is called ``top``.
+
+    Raises:
+        DataError: it is not there.
+    """
+    folder = Path(root) / domain
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected the domain's folder, found none; root must name the folder {top}")
+    return folder
+
+
 def stamp(paths: Iterable[Path], root: Path) -> dict[str, Any]:
     """For fingerprints: how many files, and a hash of names below ``root``, sizes and modification times."""
     digest = hashlib.sha256()

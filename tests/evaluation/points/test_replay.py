@@ -1,10 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from isthmus.errors import RunError
-from isthmus.evaluation.points.replay import Plan, measure, plan_of
+from isthmus.evaluation.points.replay import Plan, Probe, measure, plan_of
 from isthmus.training.engine import Silent
 from isthmus.training.recipe import override, parse
 from isthmus.training.run import Run, read_arrays, read_checkpoint, write_checkpoint
@@ -60,6 +61,29 @@ def test_true_labels_are_the_stores_and_known_ones_those_of_the_pseudo_labels(fi
 def test_a_replay_ends_behind_the_last_stage_asked_for(finished: Run, tmp_path: Path) -> None:
     found = measure(finished, tmp_path / "m", Plan(6, ("stage1",)))
     assert found.differences == {"stage1": 0.0} and found.steps["number"].tolist() == [6]
+
+
+def test_steps_without_a_labelled_target_cloud_are_left_out(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(2, ("stage1", "stage2"))
+    whole = measure(finished, tmp_path / "whole", plan)
+    of_target = whole.samples["domain"] == "target"
+    ids, steps = whole.samples["id"][of_target], whole.samples["global_step"][of_target]
+    known = ids[steps == 2][:1]
+    expected = sorted(set(steps[np.isin(ids, known)].tolist()))
+    assert 0 < len(expected) < len(whole.steps["number"])
+    make = Probe.__init__
+
+    def partly_labelled(self: Probe, *arguments: Any) -> None:
+        make(self, *arguments)
+        self.truth[np.setdiff1d(np.arange(len(self.truth)), known)] = -1
+
+    monkeypatch.setattr(Probe, "__init__", partly_labelled)
+    assert measure(finished, tmp_path / "some", plan).steps["global_step"].tolist() == expected
+    known = known[:0]
+    with pytest.raises(RunError, match="expected measured steps of stage1, stage2, found no batch with labels"):
+        measure(finished, tmp_path / "none", plan)
 
 
 def test_other_weights_are_noticed(own_run: Run, tmp_path: Path) -> None:

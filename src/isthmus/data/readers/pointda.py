@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from isthmus.data.class_map import nearest
 from isthmus.data.clouds import POINTDA_CLASSES, Part, Sample, Unreadable, eighty_twenty
-from isthmus.data.files import Up, listed_files, read_cloud, read_h5, stamp, z_up
+from isthmus.data.files import Up, domain_folder, listed_files, read_cloud, read_h5, stamp, z_up
 from isthmus.errors import DataError
 
 DOMAINS = ("modelnet", "shapenet", "scannet")
@@ -63,12 +63,7 @@ class PointDA:
         Raises:
             DataError: it is not there.
         """
-        folder = Path(self.root) / self.domain
-        if not folder.is_dir():
-            raise DataError(
-                f"{folder}: expected the domain's folder, found none; root must name the folder PointDA_data"
-            )
-        return folder
+        return domain_folder(self.root, self.domain, "PointDA_data")
 
     def fingerprint(self) -> dict[str, Any]:
         """Names, sizes and modification times of the files."""

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from isthmus.data.clouds import PARTS, Part, Sample, Unreadable
-from isthmus.data.files import Up, stamp, z_up
+from isthmus.data.files import Up, domain_folder, stamp, z_up
 from isthmus.errors import DataError
 
 Domain = Literal["adobe", "faust", "mit", "scape"]
@@ -73,12 +73,7 @@ class PointSegDA:
         Raises:
             DataError: it is not there.
         """
-        folder = Path(self.root) / self.domain
-        if not folder.is_dir():
-            raise DataError(
-                f"{folder}: expected the domain's folder, found none; root must name the folder PointSegDAdataset"
-            )
-        return folder
+        return domain_folder(self.root, self.domain, "PointSegDAdataset")
 
     def fingerprint(self) -> dict[str, Any]:
         """Names, sizes and modification times of the files."""

@@ -101,8 +101,11 @@ class Probe:
             raise RunError(f"{self.run.path}: {stage}: expected batches of the target domain, found none to analyse")
         assert isinstance(method, GatedMethod)
         target = batches["target"].sample_id
+        truth = self.truth[target.cpu()].to(target.device)
+        if not (truth >= 0).any():  # Nothing to compare with: a target of which few samples are labelled.
+            return
         try:
-            found = observe(method, batches, self.truth[target.cpu()].to(target.device), progress)
+            found = observe(method, batches, truth, progress)
         except ValueError as error:
             raise RunError(f"{self.run.path}: {stage} step {step}: {error}") from None
         before = sum(each.steps for each in self.run.recipe.stages[: progress.stage])
@@ -162,8 +165,13 @@ def measure(run: PointRun, folder: Path, plan: Plan, *, reporter: Reporter | Non
 
 
 def read(folder: Path, plan: Plan) -> Measured:
-    """What :func:`measure` wrote, in the order of training."""
-    files = [file for stage in plan.stages for file in sorted(folder.glob(f"{stage}-*.npz"))]
+    """What :func:`measure` wrote, in the order of training.
+
+    Raises RunError where no step could be measured.
+    """
+    files = [file for stage in plan.stages for file in sorted(folder.glob(f"{stage}-{'[0-9]' * 8}.npz"))]
+    if not files:
+        raise RunError(f"{folder}: expected measured steps of {', '.join(plan.stages)}, found no batch with labels")
     tables, steps = [], []
     for file in files:
         arrays = read_arrays(file)
