@@ -223,6 +223,16 @@ def test_the_coupled_saliency_is_that_of_classification_alone() -> None:
 
 
 @pytest.mark.parametrize("saliency", ["coupled", "eval"])
+def test_scoring_samples_without_labels_leaves_the_heads_statistics_alone(saliency: str) -> None:
+    plain, scoring = method().train(), method(SkewnessGate(0.5), saliency=saliency, unlabelled="prediction").train()
+    for model in (plain, scoring):
+        model(stage1(), PROGRESS)
+    for name, buffer in plain.network.head.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(scoring.network.head.get_buffer(name), buffer, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("saliency", ["coupled", "eval"])
 def test_samples_without_a_label_can_be_ranked_by_the_class_that_is_predicted(saliency: str) -> None:
     model = frozen_norm(method(SkewnessGate(0.5), saliency=saliency, unlabelled="prediction"))
     batches = stage1()

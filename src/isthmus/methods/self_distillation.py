@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -46,6 +47,7 @@ from isthmus.losses.distillation import STUDENT_TEMPERATURE, TEACHER_TEMPERATURE
 from isthmus.losses.weighted import Loss
 from isthmus.methods.gated import DEFAULT_GATING, GatedMethod, GatingOptions
 from isthmus.models.classifier import PointClassifier
+from isthmus.models.modes import running_statistics_kept
 from isthmus.models.moving_average import MovingAverage
 from isthmus.tasks.classification import Classification
 
@@ -151,7 +153,9 @@ class SelfDistillation(GatedMethod):
         embedding: Tensor = self.network.encoder(leaf).pooled
         if not (asked or present.any()):
             return _Pass(embedding, Loss.absent(points.device, weight=counted), evidence)
-        logits = self.network.head(embedding)
+        # A domain without labels is scored, not learnt from: the head's statistics stay those of what it learns from.
+        with nullcontext() if present.any() else running_statistics_kept(self.network.head):
+            logits = self.network.head(embedding)
         labels = logits.detach().argmax(dim=1)  # of samples that are scored without a label
         if present.any():
             labels = torch.where(present, batch.labels[self.task.name], labels)
