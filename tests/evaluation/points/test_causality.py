@@ -77,6 +77,20 @@ def test_groups_are_permuted_within_and_their_means_do_not_count() -> None:
     ).forward.hsic == pytest.approx(found.forward.hsic)
 
 
+def test_of_many_groups_whole_ones_are_drawn() -> None:
+    """Of one sample from each group nothing would be left; here the direction is found in as many pairs."""
+    random = np.random.default_rng(5)
+    groups = np.repeat(np.arange(200), 15)
+    cause = random.uniform(-2, 2, size=len(groups))
+    effect = 0.5 * cause**2 + 0.3 * random.normal(size=len(groups))
+    found = additive_noise(cause, effect, groups=groups, permutations=99, refits=0)
+    assert found.pairs == 150
+    assert found.backward.p_value <= 0.02
+    alone = np.arange(len(groups)) % 2990
+    with pytest.raises(IsthmusError, match="expected 20 pairs or more, found 10"):
+        additive_noise(cause[:2995], effect[:2995], groups=alone[:2995], permutations=9, refits=0)
+
+
 def test_verdicts_and_what_cannot_be_tested() -> None:
     fits, fails = Direction(0.0, 0.4), Direction(0.3, 0.01)
     assert AdditiveNoise(fails, fails, 0.0, 1.0, 20).verdict() == "neither direction fits"

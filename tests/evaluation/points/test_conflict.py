@@ -26,6 +26,26 @@ def test_a_planted_correlation_is_found_and_its_absence_too() -> None:
     assert abs(absent.rho) < 0.15 and absent.p_value > 0.01
 
 
+def test_a_sample_that_comes_again_is_no_new_evidence() -> None:
+    """Score and cosine are unrelated, but both last: few samples in many steps look like a correlation."""
+
+    def rejected(trial: int, known: bool) -> bool:
+        random = np.random.default_rng(trial)
+        score, cosine = random.normal(size=(2, 48))
+        visits = [random.choice(48, 16, replace=False) for _ in range(40)]
+        scores = [score[ids] + 0.5 * random.normal(size=16) for ids in visits]
+        cosines = [cosine[ids] + 0.5 * random.normal(size=16) for ids in visits]
+        return within_steps(scores, cosines, visits if known else None, permutations=199).p_value < 0.05
+
+    assert np.mean([rejected(trial, known=True) for trial in range(60)]) < 0.15
+    assert np.mean([rejected(trial, known=False) for trial in range(60)]) > 0.25
+    random = np.random.default_rng(3)
+    visits = [random.choice(48, 16, replace=False) for _ in range(40)]
+    lasting = random.normal(size=48)
+    scores, cosines = ([sign * lasting[ids] + random.normal(size=16) for ids in visits] for sign in (1, -1))
+    assert within_steps(scores, cosines, visits, permutations=199).p_value < 0.01
+
+
 def test_differences_between_steps_do_not_count() -> None:
     """What confounds the correlation over steps: both quantities drift, but within a step they are unrelated."""
     random = np.random.default_rng(1)

@@ -28,7 +28,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from isthmus.errors import IsthmusError
 
 MOST = 150
-"""At most this many pairs are tested, drawn at random: a Gaussian process costs the cube of their number."""
+"""About this many pairs are tested, drawn at random: a Gaussian process costs the cube of their number."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def additive_noise(
     Args:
         first, second: one pair per observation; those that are not finite are left out. Both are standardised.
         groups: observations are permuted within these ``(n,)`` only (samples of one training step), and what the
-            groups differ by is taken out of both quantities first.
+            groups differ by is taken out of both quantities first. Groups are drawn as a whole; those of one
+            observation say nothing and are left out.
         permutations: of residuals, for the p-value of each direction.
         refits: permutations of pairs, each with regressions of its own, for the p-value of the difference; 0 leaves
             it out (NaN).
@@ -86,15 +87,20 @@ def additive_noise(
     """
     random = np.random.default_rng(seed)
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    usable = np.isfinite(first) & np.isfinite(second)
     members = np.zeros(len(first), dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
-    usable = np.flatnonzero(np.isfinite(first) & np.isfinite(second))
-    if len(usable) > MOST:
-        usable = np.sort(random.choice(usable, MOST, replace=False))
-    if len(usable) < 20:
-        raise IsthmusError(f"additive-noise test: expected 20 pairs or more, found {len(usable)}")
-    members = members[usable]
-    x, y = (_standardised(_centred(values[usable], members)) for values in (first, second))
-    halves = random.permutation(len(x)) % 2
+    if groups is not None:  # one alone is its own mean
+        usable &= np.bincount(members, usable)[members] > 1
+    first, second, members = first[usable], second[usable], members[usable]
+    if len(first) < 20:
+        raise IsthmusError(f"additive-noise test: expected 20 pairs or more, found {len(first)}")
+    first, second = (values - _means(values, members) for values in (first, second))
+    # Whole groups are drawn, and halved: permutations stay within them, and means tie their members to each other.
+    units = np.arange(len(first)) if groups is None else members
+    chosen = _drawn(units, random)
+    members, units = members[chosen], units[chosen]
+    x, y = _standardised(first[chosen]), _standardised(second[chosen])
+    halves = _halves(units, random)
     forward = _independence(x, _residuals(x, y, halves), members, permutations, random)
     backward = _independence(y, _residuals(y, x, halves), members, permutations, random)
     difference = forward.hsic - backward.hsic
@@ -108,9 +114,25 @@ def additive_noise(
     return AdditiveNoise(forward, backward, difference, p_value, len(x))
 
 
-def _centred(values: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Values less the mean of their group."""
-    return values - (np.bincount(members, values) / np.maximum(np.bincount(members), 1))[members]
+def _means(values: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """The mean of each one's group. Shape: ``(n,)`` twice to ``(n,)``."""
+    return (np.bincount(members, values) / np.maximum(np.bincount(members), 1))[members]
+
+
+def _drawn(units: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Rows of units drawn at random until there are about :data:`MOST` rows; all of them if there are no more."""
+    order = random.permutation(np.unique(units))
+    sizes = np.bincount(units)[order]
+    count = max(1, int((np.cumsum(sizes) <= max(MOST, sizes[0])).sum()))
+    return np.flatnonzero(np.isin(units, order[:count]))
+
+
+def _halves(units: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """0 or 1 for every row, the same throughout a unit; row by row where there is one unit. Shape: ``(n,)``."""
+    numbers = np.unique(units, return_inverse=True)[1]
+    if not numbers.any():
+        numbers = np.arange(len(units))
+    return (random.permutation(numbers.max() + 1) % 2)[numbers]
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

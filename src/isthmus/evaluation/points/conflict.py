@@ -219,7 +219,7 @@ def _generator_kept(progress: Progress) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Mean Spearman correlation over steps and its two-sided p-value by permuting samples within each step.
+    """Mean Spearman correlation over steps and its two-sided p-value, see :func:`within_steps`.
 
     NaN where no step has three samples that differ.
     """
@@ -229,19 +229,42 @@ class Correlation:
     steps: int
 
 
-def within_steps(scores: list[np.ndarray], cosines: list[np.ndarray], *, permutations: int = 2000) -> Correlation:
+def within_steps(
+    scores: list[np.ndarray],
+    cosines: list[np.ndarray],
+    samples: list[np.ndarray] | None = None,
+    *,
+    permutations: int = 2000,
+) -> Correlation:
     """Correlate scores with cosines sample by sample, within each step.
 
     Samples in which either is not finite are left out, and then steps in which either is constant.
+
+    ``samples`` are their ids, as a sample that comes again in other steps is no new evidence: both of its values last.
+    What each sample adds to the correlation, over all its visits together, then changes sign at random instead of
+    samples being permuted. Without ids every value is taken for another sample.
     """
-    pairs = [pair for pair in map(_standard_ranks, scores, cosines) if pair is not None]
+    ids = samples or [np.zeros(len(values)) for values in scores]
+    pairs, members = [], []
+    for score, cosine, own in zip(scores, cosines, ids):
+        known = np.isfinite(score) & np.isfinite(cosine)
+        pair = _standard_ranks(score[known], cosine[known])
+        if pair is not None:
+            pairs.append(pair)
+            members.append(own[known])
     if not pairs:
         return Correlation(float("nan"), float("nan"), 0)
     random = np.random.default_rng(0)
     observed = float(np.mean([a @ b for a, b in pairs]))
-    null = np.zeros(permutations)
-    for a, b in pairs:
-        null += random.permuted(np.broadcast_to(a, (permutations, len(a))), axis=1) @ b
+    if samples is None:
+        null = np.zeros(permutations)
+        for a, b in pairs:
+            null += random.permuted(np.broadcast_to(a, (permutations, len(a))), axis=1) @ b
+    else:
+        # Of permuted ranks the variance is 1 / (n - 1); of signs alone it would be 1 / n.
+        added = np.concatenate([a * b * np.sqrt(len(a) / (len(a) - 1)) for a, b in pairs])
+        added = np.bincount(np.unique(np.concatenate(members), return_inverse=True)[1], added)
+        null = random.choice([-1.0, 1.0], (permutations, len(added))) @ added
     null /= len(pairs)
     # Values that differ by rounding only are equal.
     p_value = (1 + (np.abs(null) >= abs(observed) - 1e-12).sum()) / (1 + permutations)
@@ -250,16 +273,16 @@ def within_steps(scores: list[np.ndarray], cosines: list[np.ndarray], *, permuta
 
 def step_correlation(scores: np.ndarray, cosines: np.ndarray) -> float:
     """Spearman's correlation within one step; NaN where it is not defined. Shape: ``(n,)`` twice."""
-    pair = _standard_ranks(scores, cosines)
+    known = np.isfinite(scores) & np.isfinite(cosines)
+    pair = _standard_ranks(scores[known], cosines[known])
     return float("nan") if pair is None else float(pair[0] @ pair[1])
 
 
 def _standard_ranks(scores: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Ranks of both with mean 0 and length 1, so that their product is Spearman's correlation."""
-    finite = np.isfinite(scores) & np.isfinite(cosines)
-    if finite.sum() < 3:
+    if len(scores) < 3:
         return None
-    ranks = [stats.rankdata(values[finite]) for values in (scores, cosines)]
+    ranks = [stats.rankdata(values) for values in (scores, cosines)]
     centred = [values - values.mean() for values in ranks]
     lengths = [float(np.linalg.norm(values)) for values in centred]
     if min(lengths) == 0:
