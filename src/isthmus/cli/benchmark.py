@@ -30,7 +30,11 @@ def benchmark(
         ),
     ] = None,
 ) -> None:
-    """Methods x directions x seeds as one resumable command that ends in tables."""
+    """Methods x directions x seeds as one resumable command that ends in tables.
+
+    A suite of one's own is a YAML file: name, recipes (names or files), seeds, baseline (the method that gains are
+    measured against) and, if wanted, set: fields and values that all runs get, such as "target.data.test: 2000".
+    """
     from isthmus.evaluation.benchmark import execute, load_suite
 
     chosen = load_suite(suite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -28,8 +29,13 @@ def data_list() -> None:
         grid = RichTable("kind", "what", "fields", title=title)
         for spec in get_args(get_args(union)[0]):
             fields = ", ".join(name for name in spec.model_fields if name != "kind")
-            grid.add_row(spec.model_fields["kind"].default, (spec.__doc__ or "").splitlines()[0], fields)
+            grid.add_row(spec.model_fields["kind"].default, _plain(spec.__doc__ or ""), fields)
         console.print(grid)
+
+
+def _plain(text: str) -> str:
+    """The first line of a docstring without markup."""
+    return re.sub(r":\w+:`~?([^`]*)`", r"\1", text.splitlines()[0]).replace("``", "") if text else ""
 
 
 @data_app.command("check", context_settings=ANY_FIELD)

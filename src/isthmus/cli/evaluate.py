@@ -138,7 +138,10 @@ def compare(
     out: Annotated[Optional[Path], typer.Option(help="Folder for table.md, .csv and .tex.")] = None,  # noqa: UP045
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tables in OUT.")] = False,
 ) -> None:
-    """A table over methods and directions, mean and spread over seeds, with four selection columns."""
+    """A table over methods and directions, mean and spread over seeds, with four selection columns.
+
+    Runs in a folder that are not finished are left out, and named.
+    """
     from isthmus.evaluation.compare import comparison
     from isthmus.evaluation.runs import run_folders
     from isthmus.evaluation.tables import write
@@ -147,7 +150,11 @@ def compare(
     folders = run_folders(runs)
     if not folders:
         raise IsthmusError(f"compare: expected run folders in {', '.join(map(str, runs))}, found none")
-    tables = comparison([Run.open(folder) for folder in folders], baseline)
+    opened = [Run.open(folder) for folder in folders]
+    left_out = [run for run in opened if not run.finished and run.path not in runs]
+    for run in left_out:
+        errors.print(f"left out, not finished: {run.path}", highlight=False, soft_wrap=True, markup=False)
+    tables = comparison([run for run in opened if run not in left_out], baseline)
     show_tables(tables)
     if out is not None:
         for name, table in tables.items():

@@ -10,6 +10,7 @@ import typer
 from isthmus.cli.app import ANY_FIELD, recipes_app
 from isthmus.cli.common import changed, find_recipe, parse_changes
 from isthmus.cli.console import console
+from isthmus.errors import IsthmusError
 
 
 @recipes_app.command("list")
@@ -20,9 +21,10 @@ def recipes_list(
     from isthmus.training.presets import RECIPES, families
 
     if text:
-        for name in RECIPES:
-            if text in name:
-                console.print(name, highlight=False)
+        found = [name for name in RECIPES if text in name]
+        if not found:
+            raise IsthmusError(f"recipes list: expected names that hold {text!r}, found none of {len(RECIPES)}")
+        console.print("\n".join(found), highlight=False)
         return
     for title, members in families().items():
         console.print(f"{title}: {', '.join(members)}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from plotly.offline import get_plotlyjs
 
 from isthmus.errors import RunError
 from isthmus.evaluation.figures import Gain, ShownRun, signed
+from isthmus.evaluation.recipe_differences import differences
 from isthmus.evaluation.statistics import Interval
-from isthmus.training.recipe import Recipe
 from isthmus.training.run import Run
 
 LISTED = 20
 """At most this many entries of a long list are on the page."""
-
 NAN = "–"
 
 
@@ -129,12 +128,16 @@ def recipe_section(runs: Sequence[Run[Any]], shown: Sequence[ShownRun]) -> Secti
             "seconds": own.state.get("seconds"),
             "subject": shown[0],
             "differences": [
-                {"baseline": other, "rows": differences(own.recipe, run.recipe)}
+                {"baseline": other, "rows": _first(differences(own.recipe, run.recipe))}
                 for run, other in zip(runs[1:], shown[1:])
             ],
             "report_command": "isthmus report " + " ".join(_folders(runs)),
         },
     )
+
+
+def _first(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    return rows if len(rows) <= LISTED else [*rows[:LISTED], (f"and {len(rows) - LISTED} more fields", "", "")]
 
 
 def _folders(runs: Sequence[Run[Any]]) -> list[str]:
@@ -146,38 +149,6 @@ def _folders(runs: Sequence[Run[Any]]) -> list[str]:
     while len({parts[-depth:] for parts in paths}) < len(set(paths)):
         depth += 1
     return [Path(*parts[-depth:]).as_posix() for parts in paths]
-
-
-def differences(ours: Recipe, theirs: Recipe) -> list[tuple[str, str, str]]:
-    """Fields in which two recipes differ: dotted name, ours, theirs."""
-    left, right = (recipe.model_dump(mode="json", exclude={"name", "engine"}) for recipe in (ours, theirs))
-    rows = list(_differing(left, right, ""))
-    return rows if len(rows) <= LISTED else [*rows[:LISTED], (f"and {len(rows) - LISTED} more fields", "", "")]
-
-
-def _differing(ours: Any, theirs: Any, name: str) -> Iterator[tuple[str, str, str]]:
-    """Walk two recipes; where one lacks a group of fields, or the kind differs, the group is one difference."""
-    if ours == theirs:
-        return
-    if _grouped(ours) and _grouped(theirs):
-        left, right = (dict(value if isinstance(value, dict) else enumerate(value)) for value in (ours, theirs))
-        if left.get("kind") == right.get("kind"):
-            for key in dict.fromkeys([*left, *right]):
-                yield from _differing(left.get(key), right.get(key), f"{name}.{key}" if name else str(key))
-            return
-    yield name, _short(ours), _short(theirs)
-
-
-def _grouped(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return str(value.get("kind") or value.get("name") or value)
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return NAN if value is None else str(value)
 
 
 def figure_html(figure: go.Figure, name: str) -> Markup:

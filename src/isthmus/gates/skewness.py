@@ -44,15 +44,23 @@ class SkewnessGate(Gate):
         self.alpha = alpha
         self.centre: Centre = centre
 
-    def scores(self, points: Tensor, gradient: Tensor, valid: Tensor | None = None) -> Tensor:
+    def scores(self, points: Tensor, gradient: Tensor | None, valid: Tensor | None = None) -> Tensor:
         """Skewness of each sample's saliency map.
 
         Shape: points and gradient ``(B, N, 3)``, ``valid`` ``(B, N)`` bool, to ``(B,)`` float32; NaN for a sample
         whose gradient is not finite. Neither the loss's reduction nor its scale changes the result.
+
+        Raises:
+            ValueError: no gradient, or one of another shape than the points.
         """
+        if gradient is None:
+            raise ValueError(
+                "gradient: expected that of the classification loss by the points, found None; call "
+                "points.requires_grad_() before the forward pass, and backward() before the gate"
+            )
         return skewness(saliency(points, gradient, alpha=self.alpha, centre=self.centre), valid)
 
-    def __call__(self, points: Tensor, gradient: Tensor) -> Tensor:
+    def __call__(self, points: Tensor, gradient: Tensor | None) -> Tensor:
         """Which samples take part in the self-supervised loss. Shape: ``(B, N, 3)`` twice to ``(B,)`` bool."""
         return self.select(self.scores(points, gradient))
 

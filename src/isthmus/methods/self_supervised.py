@@ -10,7 +10,8 @@ Where the paper is silent or contradicts itself:
 - The pretext is applied to both domains, as the paper says of its hosts (IV-B); released DefRec is target-only
   (``pretext_on="target"``), where a gate on the source would do nothing.
 - ``drop="forward"`` gives a dropped sample no pretext pass at all; ``drop="loss"`` passes all samples and masks the
-  loss, which is Algorithm 1 to the letter. They differ by BatchNorm's batch statistics only.
+  loss, which is Algorithm 1 to the letter. They differ by BatchNorm's batch statistics, and for a pretext that mixes
+  clouds (GAST) by which clouds can be partners.
 - ``normaliser="batch"`` divides Eq. 6's sum by B, so that a gate also shrinks the loss, as zeroing entries of a batch
   mean does; ``"kept"`` divides by the number of samples that take part.
 - ``saliency``: see :mod:`isthmus.gates.input_gradient`. With mixup a cloud holds two shapes: ``saliency_view="clean"``

@@ -8,6 +8,7 @@ from isthmus.errors import RunError
 from isthmus.evaluation.points.accuracy import Predictions, class_gains, overall_gain, select
 from isthmus.evaluation.points.compare import collect, paired_gain, table
 from isthmus.tasks.classification import class_accuracy, mean_class_accuracy, overall_accuracy
+from isthmus.training.recipe import override, parse
 from isthmus.training.run import Run, read_arrays, write_arrays
 
 
@@ -110,6 +111,16 @@ def test_a_table_has_a_row_per_stage_and_the_four_columns(own_run: Run) -> None:
     for text in (result.markdown(), result.csv(), result.latex()):
         assert "sim-cad" in text and f"{expected:.1f}" in text
     assert paired_gain(rows[0], rows[0]).estimate == 0.0
+
+
+def test_recipes_of_one_name_are_told_apart_by_what_they_differ_in(finished: Run, own_run: Run) -> None:
+    values = override(own_run.recipe.model_dump(mode="json"), [("method.gate.keep", "0.25"), ("seed", "7")])
+    changed = Run(own_run.path, parse(values))
+    name = finished.recipe.method_name
+    keep = finished.recipe.method.gate.keep
+    told = {row.method for row in collect([finished, changed])}
+    assert told == {f"{name} (gate.keep {keep})", f"{name} (gate.keep 0.25)"}
+    assert {row.method for row in collect([finished])} == {name}
 
 
 def test_unfinished_runs_are_not_compared(own_run: Run) -> None:

@@ -103,11 +103,15 @@ def select(run: PointRun, stage: str | None = None, store: CloudStore | None = N
     run.check_store("target", store.path.name)
     files = run.evaluations(stage)
     if not files:
-        raise RunError(f"{run.path}: expected evaluations of stage {stage!r}, found none; is the run finished?")
+        advice = "" if run.finished else f"; it is not finished: isthmus train --resume {run.path}"
+        raise RunError(f"{run.path}: expected evaluations of stage {stage!r}, found none{advice}")
     points = [read_arrays(file) for file in files]
     predictions = [measured(store, point["rows"], point["logits"]) for point in points]
     if not predictions[0].names:
-        raise RunError(f"{run.path}: expected labelled target clouds to measure on, found none in {store.path}")
+        raise RunError(
+            f"{run.path}: expected labelled target clouds to measure on, found none (target.data.kind "
+            f"{run.recipe.target.data.kind!r}); evaluate, audit and predict need no labels"
+        )
     chosen: dict[Column, int] = {
         **choices_without_labels(points, run.recipe.label_free_score),
         "target-selected": _latest_best([each.accuracy for each in predictions]),

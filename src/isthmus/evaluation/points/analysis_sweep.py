@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from isthmus.errors import RunError
-from isthmus.evaluation.page import differences
 from isthmus.evaluation.points.accuracy import Column, labelled_predictions, select
+from isthmus.evaluation.recipe_differences import differences
 from isthmus.evaluation.runs import run_folders, without_seed
 from isthmus.training.points.build import open_domains
 from isthmus.training.points.method_specs import GatedSpec, SkewnessGateSpec

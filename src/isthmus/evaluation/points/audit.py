@@ -194,12 +194,12 @@ def verdict(
     outcome = (one == labels).astype(np.float64) - (other == labels)
     estimate, variance, counted = total_of(outcome, drawn.probability, drawn.differing)
     half = float(stats.t.ppf((1 + confidence) / 2, counted + 1)) * math.sqrt(variance) if counted else 0.0
-    most = drawn.differing / drawn.samples
-    low, high = ((estimate + sign * half) / drawn.samples for sign in (-1, 1))
+    most = drawn.differing / drawn.samples  # a sum over unequal probabilities can exceed what is possible
+    difference, low, high = (min(max((estimate + sign * half) / drawn.samples, -most), most) for sign in (0, -1, 1))
     return Verdict(
-        estimate / drawn.samples,
-        max(low, -most) if half else low,
-        min(high, most) if half else high,
+        difference,
+        low,
+        high,
         len(labels),
         drawn.differing,
         drawn.samples,
@@ -243,7 +243,7 @@ def labels_needed(
 
     Example:
         >>> labels_needed(1000, 200, 0.02), labels_needed(1000, 200, 0.2)
-        (134, 0)
+        (133, 0)
     """
     if not half_width > 0:
         raise IsthmusError(f"half_width: expected more than 0, found {half_width}")

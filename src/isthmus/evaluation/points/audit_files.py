@@ -68,6 +68,10 @@ class SavedPlan(BaseModel):
         return found
 
 
+_TOLD = 1.96 / (1.96 + 0.84)
+"""An interval that reaches this share of the difference to either side leaves zero out with probability 0.8."""
+
+
 def plan_file(sheet: Path) -> Path:
     """Where the plan of a sheet lies."""
     return sheet.with_suffix(".plan.json")
@@ -205,8 +209,11 @@ def _told(
         f"of {result.samples} in all; on {100 * decided:.0f} % of the labelled ones one run is right",
     ]
     if result.better == "undecided" and result.difference and result.labelled < result.differing:
-        count = labels_needed(result.samples, result.differing, abs(result.difference), decisive_share=decided)
-        parts.append(f"if the difference is what it seems, about {count} labels in all would tell it from zero")
+        half_width = abs(result.difference) * _TOLD
+        count = labels_needed(result.samples, result.differing, half_width, decisive_share=decided)
+        parts.append(
+            f"if the difference is what it seems, about {count} labels in all tell it from zero, four times in five"
+        )
     rows = tuple((f"± {points:g}", str(count)) for points, count in needed)
     parts.append(Table(("95 % interval, points", "labels needed in all, about"), rows))
     parts.append(f"written: {file}")

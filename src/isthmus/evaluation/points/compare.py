@@ -9,11 +9,12 @@ import numpy as np
 
 from isthmus.errors import RunError
 from isthmus.evaluation.points.accuracy import COLUMNS, NOT_USABLE, Column, Selected, select
+from isthmus.evaluation.recipe_differences import differences
 from isthmus.evaluation.runs import grouped
 from isthmus.evaluation.statistics import Interval, crossed_mean, mean_and_spread
 from isthmus.evaluation.tables import Table
 from isthmus.training.points.build import open_domains
-from isthmus.training.points.recipe import PointRun
+from isthmus.training.points.recipe import PointRecipe, PointRun
 
 HEADINGS: dict[Column, str] = {
     "source-val": "source-val",
@@ -38,17 +39,26 @@ class Row:
 
 
 def collect(runs: Sequence[PointRun]) -> list[Row]:
-    """One row per method, direction and stage; runs that differ in their seed only share a row."""
+    """One row per method, direction and stage; runs that differ in their seed only share a row.
+
+    Recipes of one name in one direction are told apart by the fields in which they differ: ``sm-dsb (gate.keep 0.5)``.
+    """
     rows = []
-    for members in grouped(runs):
+    groups = grouped(runs)
+    for members in groups:
         recipe = members[0].recipe
+        alike = [
+            others[0].recipe
+            for others in groups
+            if (others[0].recipe.setting, others[0].recipe.method_name) == (recipe.setting, recipe.method_name)
+        ]
         store = open_domains(recipe).target
         for stage in recipe.stages:
             chosen = tuple(select(run, stage.name, store) for run in members)
             rows.append(
                 Row(
                     direction=recipe.setting,
-                    method=recipe.method_name,
+                    method=_name(recipe, alike),
                     stage=stage.name,
                     seeds=tuple(run.recipe.seed for run in members),
                     overall={c: [each[c].predictions.accuracy for each in chosen] for c in COLUMNS},
@@ -58,6 +68,16 @@ def collect(runs: Sequence[PointRun]) -> list[Row]:
                 )
             )
     return rows
+
+
+def _name(recipe: PointRecipe, alike: Sequence[PointRecipe]) -> str:
+    """The method's name, with the fields in which recipes of the same name and direction differ from one another."""
+    if len(alike) == 1:
+        return recipe.method_name
+    fields = dict.fromkeys(row[0] for other in alike for row in differences(alike[0], other) if row[0] != "seed")
+    own = {row[0]: row[1] for other in alike for row in differences(recipe, other)}
+    told = [f"{field.removeprefix('method.')} {own[field]}" for field in fields if field in own]
+    return f"{recipe.method_name} ({', '.join(told)})"
 
 
 def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Interval:
@@ -83,16 +103,15 @@ def paired_gain(row: Row, baseline: Row, column: Column = "label-free") -> Inter
 def counterpart(row: Row, rows: Sequence[Row], baseline: str) -> Row | None:
     """The row of ``baseline`` that ``row`` is fairly held against in its direction, None if there is none.
 
-    The same stage; but where one of the two has a single stage, which is trained as long as all stages of the others
-    together, the last stages of both.
+    The same stage. The last stages of both where one of the two has a single one, which is trained as long as all
+    stages of the others together, and where the last stage has another name than all of the baseline's.
     """
     same = [r for r in rows if r.method == baseline and r.direction == row.direction]
     own = [r for r in rows if r.method == row.method and r.direction == row.direction]
     if not same or row.method == baseline:
         return None
-    if len(own) == 1 or len(same) == 1:
-        return same[-1] if row is own[-1] else None
-    return next((r for r in same if r.stage == row.stage), None)
+    found = None if 1 in (len(own), len(same)) else next((r for r in same if r.stage == row.stage), None)
+    return same[-1] if found is None and row is own[-1] else found
 
 
 def table(rows: Sequence[Row], baseline: str | None = None) -> Table:

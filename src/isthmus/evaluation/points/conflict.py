@@ -71,10 +71,14 @@ def observe(method: GatedMethod, batches: dict[str, Batch], truth: Tensor, progr
         raise ValueError("conflicts: expected target samples with true labels in the batch, found none")
     stepped = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in shared])
     with _generator_kept(progress):
-        oracle = _classification_gradient(method, [(batches["target"].inputs["points"], truth)], shared)
+        target = batches["target"].inputs["points"]
+        oracle = _classification_gradient(
+            method, [(target, truth, torch.ones(len(truth), device=truth.device))], shared
+        )
         learnt = {domain: _known(method, batch) for domain, batch in batches.items()}
         seen = [(method.classified(batch, progress), learnt[domain]) for domain, batch in batches.items()]
-        classification = _classification_gradient(method, seen, shared)
+        weighed = [(*pair, _weights(method, batch)) for pair, batch in zip(seen, batches.values())]
+        classification = _classification_gradient(method, weighed, shared)
         tables, sums, kept = [], torch.zeros_like(oracle), torch.zeros_like(oracle)
         for (domain, batch), (clouds, labels) in zip(batches.items(), seen):
             true = truth if domain == "target" else labels
@@ -111,14 +115,21 @@ def _losses(method: GatedMethod, clouds: Tensor, labels: Tensor) -> Tensor:
     return torch.where(labels >= 0, method.task.loss(method.network(clouds), labels.clamp(min=0)), 0.0)
 
 
+def _weights(method: GatedMethod, batch: Batch) -> Tensor:
+    """Weight of each label in training: a pseudo-label may count for less, where its stage says so. Shape: ``(B,)``."""
+    name = f"{method.task.name} (weight)"
+    ones = torch.ones(len(batch), device=batch.sample_id.device)
+    return torch.where(batch.present[name], batch.labels[name].float(), ones) if name in batch.labels else ones
+
+
 def _classification_gradient(
-    method: GatedMethod, parts: list[tuple[Tensor, Tensor]], shared: list[nn.Parameter]
+    method: GatedMethod, parts: list[tuple[Tensor, Tensor, Tensor]], shared: list[nn.Parameter]
 ) -> Tensor:
-    """Gradient of the mean classification loss over the labelled samples of several domains, in eval mode."""
+    """Gradient of the classification loss over the labelled samples of several domains, by weight, in eval mode."""
     with evaluating(method):
-        total = sum((_losses(method, clouds, labels).sum() for clouds, labels in parts), torch.zeros(()))
+        total = sum(((_losses(method, clouds, y) * weight).sum() for clouds, y, weight in parts), torch.zeros(()))
         assert isinstance(total, Tensor)
-        return flat_gradient(total / sum(int((labels >= 0).sum()) for _, labels in parts), shared)
+        return flat_gradient(total / sum(int((labels >= 0).sum()) for _, labels, _ in parts), shared)
 
 
 def _skewness(method: GatedMethod, clouds: Tensor, labels: Tensor, true: Tensor, progress: Progress) -> Table:

@@ -91,7 +91,7 @@ def estimates_section(
     rows = []
     if accuracy is not None:
         gain = [] if theirs is None or baseline is None else [_share(baseline), _points(accuracy - baseline), ""]
-        rows.append(("from the labels", _share(accuracy), "", *gain, *(["", ""] if usual else [])))
+        rows.append(("truth, from the labels", _share(accuracy), "", *gain, *(["", ""] if usual else [])))
     other = {} if theirs is None else vars(theirs.estimates)
     values: dict[str, Any] = {}
     for field, name in NAMES.items():

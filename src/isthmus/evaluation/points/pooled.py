@@ -87,13 +87,18 @@ def pooled_table(rows: Sequence[Row], baseline: str) -> Table:
 
 
 def _differences(ours: Row, theirs: Row, column: Column) -> np.ndarray:
-    """Accuracies of the seeds that both have, ours less theirs, ``(S,)``."""
-    shared = [seed for seed in ours.seeds if seed in theirs.seeds]
-    own = [ours.overall[column][ours.seeds.index(seed)] for seed in shared]
-    other = [theirs.overall[column][theirs.seeds.index(seed)] for seed in shared]
-    return np.array(own) - np.array(other)
+    """Accuracies of the seeds that both have on the objects that both have, ours less theirs, ``(S,)``."""
+    found = []
+    for place, seed in enumerate(ours.seeds):
+        if seed in theirs.seeds:
+            own = ours.selected[place][column].predictions
+            other = theirs.selected[theirs.seeds.index(seed)][column].predictions
+            _, here, there = np.intersect1d(own.names, other.names, return_indices=True)
+            found.append(float(own.correct[here].mean() - other.correct[there].mean()))
+    return np.array(found)
 
 
 def _cell(gain: PooledGain) -> str:
     interval = "" if np.isnan(gain.low) else f" [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-    return f"{100 * gain.estimate:+.1f}{interval}; p = {gain.p_value:.3f}"
+    chance = f"; p = {gain.p_value:.3f}" if gain.pairs > 1 else ""  # one pair exchanged is as far from 0
+    return f"{100 * gain.estimate:+.1f}{interval}{chance}"
