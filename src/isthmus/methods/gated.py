@@ -144,8 +144,9 @@ class GatedMethod(Method):
         """Cosine of each sample's self-supervised gradient with the oracle gradient. ANALYSIS: uses target labels.
 
         Gradients by the shared encoder, one sample at a time with every layer in eval mode, so that they are exact per
-        sample; a pretext that mixes clouds (GAST) mixes each with itself then. The oracle gradient is that of the mean classification loss on the target batch's true labels, which
-        an analysis run carries under ``class (oracle)``. Shape: ``(B,)``.
+        sample; a pretext that mixes clouds (GAST) mixes each with itself then. The oracle gradient is that of the mean
+        classification loss on the target batch's true labels, which an analysis run carries under ``class (oracle)``.
+        Shape: ``(B,)``.
         """
         target = batches["target"]
         truth = f"{self.task.name} (oracle)"

@@ -7,8 +7,8 @@ classification. ANALYSIS: uses target labels.
 
 Gradients are by the shared encoder and, unless said otherwise, per sample with every layer in eval mode, so that they
 are exact per sample. The oracle gradient is that of the mean classification loss on the target batch's true labels.
-A pretext that mixes clouds (GAST) has no partner in a batch of one and mixes the cloud with itself: its numbers here are
-of a task that training does not quite use.
+A pretext that mixes clouds (GAST) has no partner in a batch of one and mixes the cloud with itself: its numbers here
+are of a task that training does not quite use.
 """
 
 from __future__ import annotations
