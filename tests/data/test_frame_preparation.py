@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -181,6 +182,19 @@ def test_a_killed_process_is_gone_on_with(
     assert files(cache) == expected
 
 
+def test_a_lock_that_a_dying_worker_lets_go_of_is_waited_for(
+    half: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A worker forked just before its process was killed still has the lock for a moment."""
+    cache = tmp_path / "cache"
+    shutil.copytree(half, cache)
+    lock = folder_lock.hold(work(cache))
+    assert lock is not None
+    threading.Timer(0.5, lock.close).start()
+    prepare_frames(READER, cache, SIZE)
+    assert files(cache) == expected  # gone on with: nothing is left beside the store
+
+
 def test_killed_again_and_again_it_ends(
     expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,9 +323,7 @@ def test_the_second_of_two_processes_works_for_itself(expected: dict[str, bytes]
     assert reader.seen() == list(range(COUNT)) and files(cache) == expected
 
 
-def test_a_held_folder_is_neither_waited_for_nor_touched(
-    half: Path, expected: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_a_folder_that_stays_held_is_not_touched(half: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(half, cache)
     before = content(work(cache) / "store")

@@ -33,6 +33,8 @@ from isthmus.errors import DataError
 
 STALE_SECONDS = 3600.0
 RESUMABLE_SECONDS = 7 * 24 * 3600.0
+PATIENCE_SECONDS = 3.0
+"""In which a worker that has just been forked by a process that was killed then lets go of the lock."""
 
 _TEMPORARY = ".preparing-"
 _JOURNAL, _STORE = "journal.jsonl", "store"
@@ -103,7 +105,9 @@ def build_resumable(final: Path, write: Callable[[Path, Path | None, Callable[[]
     cache.mkdir(parents=True, exist_ok=True)
     work = cache / f"{_TEMPORARY}{final.name}"
     _remove_stale(cache, STALE_SECONDS, spared=work)
-    lock = folder_lock.hold(work)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while (lock := folder_lock.hold(work)) is None and time.monotonic() < end:
+        time.sleep(0.1)
     if lock is None:
         build(final, lambda folder: write(folder, None, None))
         return
