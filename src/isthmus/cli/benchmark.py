@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from isthmus.cli.app import app
-from isthmus.cli.common import resumable, show_tables
+from isthmus.cli.common import resumable
 from isthmus.cli.console import Bar, console
+from isthmus.cli.tables import show_tables
 
 if TYPE_CHECKING:
     from isthmus.training.recipe import Recipe

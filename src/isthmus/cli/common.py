@@ -1,4 +1,4 @@
-"""What several commands share: recipes with changed fields, rules of choice, tables, how to go on after a stop."""
+"""What several commands share: recipes with changed fields, rules of choice, how to go on after a stop."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
-from rich.markup import escape
-from rich.table import Table as RichTable
 
-from isthmus.cli.console import console, errors
+from isthmus.cli.console import errors
 from isthmus.errors import RecipeError
 
 if TYPE_CHECKING:
-    from isthmus.evaluation.tables import Table
     from isthmus.training.recipe import Recipe
     from isthmus.training.run import Run
 
@@ -82,22 +79,6 @@ def changed(recipe: Recipe, changes: list[tuple[str, str]]) -> Recipe:
 def _with_group(field: str, short: Mapping[str, str]) -> str:
     first, *rest = field.split(".")
     return ".".join([short.get(first, first), *rest])
-
-
-def show_tables(tables: Mapping[str, Table]) -> None:
-    """Print the tables of a comparison; the first goes without a title."""
-    for name, table in tables.items():
-        show(table, None if name == "table" else f"{name} over directions and seeds")
-
-
-def show(table: Table, title: str | None = None) -> None:
-    """Print a table."""
-    grid = RichTable(title=title)
-    for heading in table.headings:
-        grid.add_column(escape(heading), overflow="fold")
-    for row in table.rows:
-        grid.add_row(*map(escape, row))
-    console.print(grid)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table as RichTable
 
 from isthmus.cli.app import ANY_FIELD, data_app
-from isthmus.cli.common import changed, find_recipe, parse_changes, resumable, show
+from isthmus.cli.common import changed, find_recipe, parse_changes, resumable
 from isthmus.cli.console import console, errors
+from isthmus.cli.tables import show
 from isthmus.errors import RecipeError
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Optional
 import typer
 
 from isthmus.cli.app import app
-from isthmus.cli.common import chosen_rule, show
+from isthmus.cli.common import chosen_rule
 from isthmus.cli.console import console, errors
+from isthmus.cli.tables import show
 from isthmus.errors import RunError
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from isthmus.cli.app import app
-from isthmus.cli.common import Rule, Stage, chosen_rule, show, show_tables
+from isthmus.cli.common import Rule, Stage, chosen_rule
 from isthmus.cli.console import console, errors
+from isthmus.cli.tables import show, show_tables
 from isthmus.errors import IsthmusError, RunError
 
 

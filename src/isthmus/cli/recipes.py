@@ -27,7 +27,7 @@ def recipes_list(
         console.print("\n".join(found), highlight=False)
         return
     for title, members in families().items():
-        console.print(f"{title}: {', '.join(members)}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{title}[/bold]: {', '.join(members)}", highlight=False, soft_wrap=True)
 
 
 @recipes_app.command("show", context_settings=ANY_FIELD)

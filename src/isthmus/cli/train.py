@@ -8,8 +8,9 @@ from typing import Annotated, Optional
 import typer
 
 from isthmus.cli.app import ANY_FIELD, app
-from isthmus.cli.common import changed, find_recipe, parse_changes, resumable, show
+from isthmus.cli.common import changed, find_recipe, parse_changes, resumable
 from isthmus.cli.console import Bar, console
+from isthmus.cli.tables import show
 from isthmus.errors import RecipeError
 
 

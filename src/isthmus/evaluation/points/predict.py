@@ -181,7 +181,7 @@ def check_output(out: Path, *, overwrite: bool = False) -> None:
     if out.is_dir():
         raise DataError(f"{out}: expected a file to write, found a folder")
     if out.exists() and not overwrite:
-        raise DataError(f"{out}: expected a new file, found one that exists; ask to overwrite it, or choose another")
+        raise DataError(f"{out}: expected a new file, found one that exists: choose another, or --overwrite")
 
 
 def write_predictions(predicted: Predicted, out: Path, *, overwrite: bool = False) -> None:

@@ -167,7 +167,7 @@ def _check_folder(out: Path, paths: Sequence[Path], overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: expected a folder to write, found a file: a run that labels points writes a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise DataError(f"{out}: expected a new or empty folder, found files; ask to overwrite, or choose another")
+        raise DataError(f"{out}: expected a new or empty folder, found files: choose another, or --overwrite")
     for path in map(Path, paths):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise DataError(f"{out}: expected a folder outside of {path}, found one within it")

@@ -89,9 +89,9 @@ class PointMonitor(Monitor):
         return found
 
     def summary(self, scores: Mapping[str, float]) -> str:
-        """All of them."""
-        text = f"source-val {scores['source-val']:.3f}, im {scores['im']:.3f}, bnm {scores['bnm']:.3f}"
-        return text + (" (collapsed)" if scores["collapsed"] else "")
+        """What checkpoints can be chosen by."""
+        text = f"source-val {scores['source-val']:.3f}, label-free {scores[self.recipe.label_free_score]:.3f}"
+        return text + (" (collapsed onto few classes: not chosen by it)" if scores["collapsed"] else "")
 
 
 def logits(predict: Predict, store: CloudStore, rows: np.ndarray, recipe: PointRecipe) -> Tensor:
