@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from isthmus.data import store as store_module
 from isthmus.data.clouds import Sample, Unreadable
+from isthmus.data.publish import identity
 from isthmus.data.store import MIN_POINTS, REDUCE, CloudStore, check, prepare
 from isthmus.errors import DataError
 from isthmus.geometry.farthest_point import farthest_point_order
@@ -379,3 +380,35 @@ def test_progress_goes_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFi
     out, err = capfd.readouterr()
     assert out == ""
     assert "preparing 1 clouds, 1 skipped" in err
+
+
+def test_a_copy_of_a_data_set_is_known_to_hold_the_same_samples(tmp_path: Path) -> None:
+    entries = (sample(cloud(seed=1), "a"), sample(cloud(seed=2), "b", label=1), Unreadable("c", "/here/c: broken"))
+    first = prepare(Given(entries, key="first"), tmp_path, 16).path
+    moved = (*entries[:2], Unreadable("c", "/there/c: broken"))
+    copy = prepare(Given(moved, key="copy"), tmp_path, 16).path
+    assert copy != first
+    assert identity(copy) == identity(first)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        sample(cloud(seed=3), "a"),
+        sample(cloud(seed=1), "other"),
+        sample(cloud(seed=1), "a", label=1),
+        sample(cloud(seed=1), "a")._replace(part="test"),
+        sample(cloud(seed=1), "a")._replace(group="room"),
+    ],
+)
+def test_a_data_set_with_another_sample_is_not_the_same(tmp_path: Path, other: Sample) -> None:
+    rest = sample(cloud(seed=2), "b", label=1)
+    first = prepare(Given((sample(cloud(seed=1), "a"), rest), key="first"), tmp_path, 16).path
+    second = prepare(Given((other, rest), key="second"), tmp_path, 16).path
+    assert identity(second) != identity(first)
+
+
+def test_a_store_of_an_earlier_version_is_known_by_its_name_only(tmp_path: Path) -> None:
+    store = prepare(Given((sample(cloud()),)), tmp_path, 16)
+    (store.path / "contents.sha256").unlink()
+    assert identity(store.path) == store.path.name

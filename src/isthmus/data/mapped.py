@@ -29,6 +29,12 @@ class Mapped:
         """The recipe's classes."""
         return self.class_map.classes
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The reader's classes whose samples, or points, are left out."""
+        labels = self.class_map.apply(self.reader.classes, source=self.source)
+        return tuple(name for name, label in zip(self.reader.classes, labels) if label < 0)
+
     def fingerprint(self) -> dict[str, Any]:
         """The reader's own, and what becomes of each of its classes."""
         labels = self.class_map.apply(self.reader.classes, source=self.source)

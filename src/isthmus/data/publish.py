@@ -5,6 +5,9 @@ place and renamed at the end, so a process that is killed leaves no half store, 
 data the slower one throws its copy away. A store that takes hours to write can be gone on with
 (:func:`build_resumable`): its folder in the making is named by the store and locked by whoever writes.
 
+The name follows from names, sizes and times of files; ``contents.sha256`` from what was read out of them, so a copy of
+a data set is known to be the same data once it is prepared too (:func:`identity`).
+
 Only ``np.load(allow_pickle=False)`` reads the arrays; nothing is ever unpickled.
 """
 
@@ -38,6 +41,9 @@ PATIENCE_SECONDS = 3.0
 
 _TEMPORARY = ".preparing-"
 _JOURNAL, _STORE = "journal.jsonl", "store"
+_META, _CONTENTS = "meta.json", "contents.sha256"
+_NOT_SAMPLES = ("fingerprint", "skipped")
+"""Fields of a description that tell where samples came from, not what they are."""
 
 
 class Skipped(NamedTuple):
@@ -122,6 +128,12 @@ def build_resumable(final: Path, write: Callable[[Path, Path | None, Callable[[]
             folder_lock.discard(work, _private(cache))
             raise
         folder_lock.discard(work, _private(cache))
+
+
+def identity(folder: Path) -> str:
+    """Which data the store in this folder holds, whatever files it was prepared from; of an older store, its name."""
+    file = folder / _CONTENTS
+    return (file.read_text().strip() if file.is_file() else "") or folder.name
 
 
 def readable(samples: Iterable[SampleT | Unreadable], skipped: list[Skipped]) -> Iterator[SampleT]:
@@ -261,12 +273,25 @@ def _private(cache: Path) -> Path:
 
 
 def _publish(temporary: Path, final: Path) -> None:
+    (temporary / _CONTENTS).write_text(_contents(temporary) + "\n")
     try:
         os.rename(temporary, final)
     except OSError:
         # Another process was faster: a folder that is not empty is never replaced by a rename.
         if not final.is_dir():
             raise
+
+
+def _contents(folder: Path) -> str:
+    """A hash of the arrays of a store and of what its description says of the samples."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.npy")):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+    samples = {field: value for field, value in meta.items() if field not in _NOT_SAMPLES}
+    digest.update(json.dumps(samples, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _remove_stale(cache: Path, seconds: float, spared: Path | None = None) -> None:

@@ -82,14 +82,7 @@ class EdgeTransformNet(nn.Module):
             edges = self.edges2.convolve(self.edges1.convolve(edge_features(points, neighbours)))
             strongest = self.points.convolve(edges.max(dim=-1, keepdim=True).values)
             return self.matrix(strongest.flatten(2).max(dim=-1).values)
-        from_neighbour, from_point = per_point(points, split_weight(self.edges1.linear.weight))
-        edges = self.edges1.activate(at_neighbours(from_neighbour, neighbours) + from_point.unsqueeze(2))
-        mapped = self.edges2.linear(edges)
-        norm, sign = self.edges2.norm, direction(self.edges2.norm).to(mapped.dtype)
-        selected = (mapped * sign).max(dim=2).values * sign
-        population = moments(edges.flatten(1, 2)) if uses_batch_statistics(norm) else None
-        normed = normalise_selected(norm, selected, self.edges2.linear.weight, population)
-        return self.matrix(self.points(F.leaky_relu(normed, self.edges2.slope, inplace=True)))
+        return self.matrix(self.points(two_layers_on_edges(self.edges1, self.edges2, points, neighbours)))
 
 
 class DGCNN(nn.Module):
@@ -157,6 +150,18 @@ class DGCNN(nn.Module):
             mapped = self.points.convolve(local.transpose(1, 2).unsqueeze(-1))
             return PointFeatures(local, mapped.flatten(2).max(dim=-1).values)
         return PointFeatures(local, self.points(local))
+
+
+def two_layers_on_edges(first: PointLayer, second: PointLayer, features: Tensor, neighbours: Tensor) -> Tensor:
+    """The strongest response of two layers over the edges of each point: features (B, N, C_in) to (B, N, C_out)."""
+    from_neighbour, from_point = per_point(features, split_weight(first.linear.weight))
+    edges = first.activate(at_neighbours(from_neighbour, neighbours) + from_point.unsqueeze(2))
+    norm, mapped = second.norm, second.linear(edges)
+    sign = direction(norm).to(mapped.dtype)
+    selected = (mapped * sign).max(dim=2).values * sign
+    population = moments(edges.flatten(1, 2)) if uses_batch_statistics(norm) else None
+    normed = normalise_selected(norm, selected, second.linear.weight, population)
+    return F.leaky_relu(normed, second.slope, inplace=True)
 
 
 def split_weight(weight: Tensor) -> Tensor:

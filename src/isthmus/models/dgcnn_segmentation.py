@@ -28,15 +28,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isthmus.geometry.knn import knn
-from isthmus.models.dgcnn import EdgeConv, at_neighbours, per_point, split_weight, strongest_neighbour
+from isthmus.models.dgcnn import (
+    EdgeConv,
+    at_neighbours,
+    per_point,
+    split_weight,
+    strongest_neighbour,
+    two_layers_on_edges,
+)
 from isthmus.models.layers import (
     PointFeatures,
     PointLayer,
-    direction,
-    moments,
-    normalise_selected,
     scaled,
-    uses_batch_statistics,
 )
 
 EdgeNorm = Literal["none", "batch"]
@@ -77,15 +80,7 @@ class NormedEdgeBlock(nn.Module):
 
     def forward(self, features: Tensor, neighbours: Tensor) -> Tensor:
         """The strongest response over the edges of each point."""
-        from_neighbour, from_point = per_point(features, split_weight(self.layer1.linear.weight))
-        edges = self.layer1.activate(at_neighbours(from_neighbour, neighbours) + from_point.unsqueeze(2))
-        norm, mapped = self.layer2.norm, self.layer2.linear(edges)
-        sign = direction(norm).to(mapped.dtype)
-        selected = (mapped * sign).max(dim=2).values * sign
-        population = moments(edges.flatten(1, 2)) if uses_batch_statistics(norm) else None
-        return F.leaky_relu(
-            normalise_selected(norm, selected, self.layer2.linear.weight, population), self.layer2.slope
-        )
+        return two_layers_on_edges(self.layer1, self.layer2, features, neighbours)
 
 
 class PooledLinear(nn.Module):

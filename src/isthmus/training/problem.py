@@ -80,7 +80,7 @@ class Problem(ABC):
     @property
     @abstractmethod
     def stores(self) -> dict[str, str]:
-        """The key of the prepared data of each domain: a run belongs to these rows."""
+        """Which prepared data each domain is: a run belongs to these rows."""
 
     @abstractmethod
     def accounts(self) -> list[str]:

@@ -73,8 +73,7 @@ class Run(Generic[R]):
         elif stores[domain] != key:
             raise RunError(
                 f"{self.path}: the {domain} data has changed since the run started: expected the prepared data "
-                f"{stores[domain][:12]}, found {key[:12]}; its predictions belong to other rows. Copies of "
-                f"the same files count as changed unless they keep their modification times (cp -p, rsync -t)"
+                f"{stores[domain][:12]}, found {key[:12]}; its predictions belong to other rows"
             )
 
     @property

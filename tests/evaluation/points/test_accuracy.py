@@ -1,4 +1,6 @@
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from isthmus.errors import RunError
 from isthmus.evaluation.points.accuracy import Predictions, class_gains, overall_gain, select
 from isthmus.evaluation.points.compare import collect, paired_gain, table
 from isthmus.tasks.classification import class_accuracy, mean_class_accuracy, overall_accuracy
+from isthmus.training.engine import train
 from isthmus.training.recipe import override, parse
 from isthmus.training.run import Run, read_arrays, write_arrays
 
@@ -60,6 +63,27 @@ def test_predictions_of_rows_that_have_changed_since_are_refused(own_run: Run) -
     own_run.update(stores={"target": "0123456789abcdef"})
     with pytest.raises(RunError, match=r"the target data has changed since the run started: expected .* 0123456789ab"):
         select(own_run)
+
+
+def test_files_that_were_copied_are_the_same_data_and_files_that_changed_are_not(
+    tiny_values: dict, cache: Path, tmp_path: Path
+) -> None:
+    rng, root = np.random.default_rng(0), tmp_path / "scans"
+    for name in parse(tiny_values).classes[:2]:
+        for index in range(8):
+            file = root / name / ("train" if index < 4 else "test") / f"{index}.npy"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, rng.normal(size=(100, 3)) * rng.uniform(0.2, 1, size=3))
+    run = train(
+        parse(override(tiny_values, [("target", f"{{data: {{kind: folder, root: {root}}}}}")])), tmp_path / "run"
+    )
+    before = select(run)["last"].predictions.accuracy
+    for path in root.rglob("*.npy"):
+        os.utime(path, (0, 0))
+    assert select(run)["last"].predictions.accuracy == before
+    np.save(file, rng.normal(size=(100, 3)))
+    with pytest.raises(RunError, match="the target data has changed since the run started"):
+        select(run)
 
 
 def evaluation(run: Run, step: int, *, correct: float, source: float, im: float, collapsed: bool = False) -> None:

@@ -82,6 +82,17 @@ def test_new_scans_without_labels_can_be_looked_at_with_any_run(tiny_run: Run, t
     assert found["clouds"] == 5 and sum(found["predicted"].values()) == 5 and "estimates" in found
 
 
+def test_what_a_run_cannot_be_measured_on_is_named(tiny_run: Run, tmp_path: Path) -> None:
+    known = tiny_run.recipe.classes[0]
+    for name in (known, "piano", "violin"):
+        scans(tmp_path / "mine" / name, 4)
+    (tmp_path / "mine" / known / "broken.xyz").write_text("no cloud")
+    lines = [part for part in evaluation(tiny_run, None, str(tmp_path / "mine"), "last").parts if isinstance(part, str)]
+    assert lines[0] == "left out: piano, violin, which the run has no class for"
+    assert lines[1].startswith(f"data: 1 left out, the first: {known}/broken.xyz: ")
+    assert lines[2] == "4 clouds, checkpoint: last"
+
+
 def test_scores_do_not_need_what_only_estimates_need(tiny_run: Run, tmp_path: Path) -> None:
     shutil.copytree(tiny_run.path, tmp_path / "own")
     run = Run.open(tmp_path / "own")

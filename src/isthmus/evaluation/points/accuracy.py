@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isthmus.data.publish import identity
 from isthmus.data.store import CloudStore
 from isthmus.errors import RunError
 from isthmus.evaluation.points.parts import PartPredictions, labelled_parts
@@ -100,7 +101,7 @@ def select(run: PointRun, stage: str | None = None, store: CloudStore | None = N
     """
     stage = stage or run.recipe.stages[-1].name
     store = store or open_domains(run.recipe).target
-    run.check_store("target", store.path.name)
+    run.check_store("target", identity(store.path))
     files = run.evaluations(stage)
     if not files:
         advice = "" if run.finished else f"; it is not finished: isthmus train --resume {run.path}"

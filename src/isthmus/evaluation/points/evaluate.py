@@ -23,7 +23,7 @@ from isthmus.evaluation.points.label_free import (
     of_seeds,
     other_seeds,
 )
-from isthmus.evaluation.points.outputs import Outputs, outputs_on
+from isthmus.evaluation.points.outputs import Outputs, left_out_of, outputs_on
 from isthmus.evaluation.points.parts import PartPredictions, labelled_parts
 from isthmus.evaluation.statistics import Interval
 from isthmus.evaluation.tables import Table
@@ -53,6 +53,7 @@ def classifier(
     if against is not None and theirs is not None:
         _check_same(run, ours, against, theirs)
     parts, values, accuracies = _scores(ours, against, theirs, rule) if labelled else _counts(ours, rule)
+    parts = [*left_out_of(run, data), *parts]
     if data == "source":
         return tuple(parts), values
     try:
@@ -117,6 +118,7 @@ def parts_of_shapes(run: PointRun, against: PointRun | None, data: str, rule: Ru
         raise RunError("--against: expected a run that labels points, found one that classifies clouds")
     ours = part_predictions_on(run, data, rule, stage)
     parts: list[str | Table] = [
+        *left_out_of(run, data),
         f"{len(ours.names)} shapes, checkpoint: {rule}",
         f"shape mIoU       {100 * ours.accuracy:.1f} %",
         f"mean over parts  {100 * ours.mean_class_accuracy:.1f} %",

@@ -10,6 +10,9 @@ import numpy as np
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from isthmus.data.class_map import ClassMap
+from isthmus.data.mapped import Mapped
+from isthmus.data.publish import identity, left_out
 from isthmus.data.store import CloudStore, prepare
 from isthmus.errors import RecipeError, RunError
 from isthmus.evaluation.load import device_of, load_method
@@ -18,12 +21,12 @@ from isthmus.evaluation.points.predict import predict_store
 from isthmus.training.points.build import (
     PREPARED_POINTS,
     Domains,
+    build_reader,
     cache_folder,
-    domain_reader,
     open_domains,
     part_rows,
 )
-from isthmus.training.points.data_specs import DataSpec, DomainSpec, FolderSpec
+from isthmus.training.points.data_specs import DataSpec, FolderSpec
 from isthmus.training.points.recipe import PointRun
 from isthmus.training.run import Rule, read_arrays
 
@@ -90,7 +93,7 @@ def outputs_on(
     if data == "source":
         return _predicted(run, domains.source, part_rows(domains.source, run.recipe.source.evaluate_on), rule, stage)
     store = domains.target
-    run.check_store("target", store.path.name)
+    run.check_store("target", identity(store.path))
     name = stage or run.recipe.stages[-1].name
     points = [read_arrays(file) for file in run.evaluations(name)]
     if not points:
@@ -105,7 +108,7 @@ def outputs_on(
 def source_validation(run: PointRun, rule: Rule, stage: str | None = None, domains: Domains | None = None) -> Outputs:
     """The same checkpoint on all of the source's validation part, computed anew. All clouds there have labels."""
     store = (domains or open_domains(run.recipe)).source
-    run.check_store("source", store.path.name)
+    run.check_store("source", identity(store.path))
     return _predicted(run, store, store.indices("val"), rule, stage)
 
 
@@ -114,7 +117,20 @@ def _predicted(run: PointRun, store: CloudStore, rows: np.ndarray, rule: Rule, s
     return Outputs(store, rows, predict_store(method, store, rows, run.recipe.points))
 
 
+def left_out_of(run: PointRun, data: str) -> list[str]:
+    """What of ``data`` says nothing about a run: classes that it does not know, files that cannot be read."""
+    if data in ("target", "source"):
+        return []
+    classes = _reader(run, data).left_out
+    unknown = [f"left out: {', '.join(classes)}, which the run has no class for"] if classes else []
+    return unknown + left_out("data", _store(run, data).skipped)
+
+
 def _store(run: PointRun, data: str) -> CloudStore:
+    return prepare(_reader(run, data), cache_folder(), max(PREPARED_POINTS, run.recipe.points))
+
+
+def _reader(run: PointRun, data: str) -> Mapped:
     spec: Any
     if Path(data).is_dir():
         spec = FolderSpec(root=Path(data))
@@ -127,5 +143,4 @@ def _store(run: PointRun, data: str) -> CloudStore:
                 f"'{{kind: objects, name: realscan}}', found {data!r}: {error}"
             ) from None
     # A set without labels has no classes either, none of which could be left out.
-    reader = domain_reader(DomainSpec(data=spec, drop="*"), run.recipe.classes, source=False)
-    return prepare(reader, cache_folder(), max(PREPARED_POINTS, run.recipe.points))
+    return Mapped(build_reader(spec), ClassMap(run.recipe.classes, drop="*"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus.data.image_store import ImageStore, prepare_images
 from isthmus.data.image_stream import ImageStream
-from isthmus.data.publish import left_out
+from isthmus.data.publish import identity, left_out
 from isthmus.errors import DataError
 from isthmus.methods.base import Method
 from isthmus.tasks.dense import DenseTask
@@ -73,9 +73,9 @@ class DenseProblem(Problem):
     @property
     def stores(self) -> dict[str, str]:
         """``source``, ``target``, and which of their labels were let through."""
-        keys = {"source": self.source.path.name, "labels": _key(self.present)}
+        keys = {"source": identity(self.source.path), "labels": _key(self.present)}
         if self.target is not None:
-            keys |= {"target": self.target.path.name, "target_labels": _key(self.target_present)}
+            keys |= {"target": identity(self.target.path), "target_labels": _key(self.target_present)}
         return keys
 
     def accounts(self) -> list[str]:

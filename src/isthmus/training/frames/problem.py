@@ -13,7 +13,7 @@ from isthmus.data.frame_reading import reading_workers
 from isthmus.data.frame_store import FrameStore, prepare_frames
 from isthmus.data.frame_stream import LABEL, FrameStream, frame_batches
 from isthmus.data.frames import NO_LABEL
-from isthmus.data.publish import left_out
+from isthmus.data.publish import identity, left_out
 from isthmus.errors import DataError
 from isthmus.losses.class_statistics import ClassShares, class_shares, sample_shares
 from isthmus.methods.base import Method
@@ -76,7 +76,7 @@ class FrameProblem(Problem):
     @property
     def stores(self) -> dict[str, str]:
         """``source`` and ``target``."""
-        return {"source": self.source.path.name, "target": self.target.path.name}
+        return {"source": identity(self.source.path), "target": identity(self.target.path)}
 
     def accounts(self) -> list[str]:
         """Frames and points of both domains."""

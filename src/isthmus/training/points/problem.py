@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from isthmus.data.clouds import NO_POINT_LABEL
-from isthmus.data.publish import left_out
+from isthmus.data.publish import identity, left_out
 from isthmus.data.randomness import Progress
 from isthmus.data.stream import KnownLabels, KnownPointLabels, Stream, clouds
 from isthmus.methods.base import Method
@@ -35,7 +35,7 @@ class PointProblem(Problem):
     @property
     def stores(self) -> dict[str, str]:
         """``source`` and ``target``."""
-        return {"source": self.domains.source.path.name, "target": self.domains.target.path.name}
+        return {"source": identity(self.domains.source.path), "target": identity(self.domains.target.path)}
 
     def accounts(self) -> list[str]:
         """Clouds of both domains."""
