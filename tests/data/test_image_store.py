@@ -411,7 +411,7 @@ FILES = ["images.npy", "parts.npy", "present.npy", *(f"label_{task}.npy" for tas
 @pytest.mark.parametrize("name", FILES)
 def test_a_truncated_array_is_reported_with_both_sizes(name: str, tmp_path: Path) -> None:
     path = prepare_images(Given((picture(), picture("b", 1))), tmp_path, None).path
-    assert sorted(file.name for file in path.iterdir()) == sorted([*FILES, "meta.json"])
+    assert sorted(file.name for file in path.iterdir()) == sorted([*FILES, "meta.json", "contents.sha256"])
     shorter = (path / name).stat().st_size - 1
     os.truncate(path / name, shorter)
     with pytest.raises(DataError, match=rf"{name}: expected an array .* found a file of {shorter} bytes"):

@@ -79,9 +79,10 @@ def test_labels_keep_their_places_over_batches_of_mixed_sizes(tmp_path: Path) ->
     np.testing.assert_array_equal(store.point_labels[~unlabelled], expected(store.points[~unlabelled]))
 
 
-def test_a_store_without_labels_of_points_has_the_files_it_always_had(tmp_path: Path) -> None:
+def test_a_store_without_labels_of_points_has_no_file_for_them(tmp_path: Path) -> None:
     store = prepare(Labelled((Sample(cloud(30), 1, "a", "train"),)), tmp_path, 16)
-    assert sorted(file.name for file in store.path.iterdir()) == ["labels.npy", "meta.json", "parts.npy", "points.npy"]
+    files = ["contents.sha256", "labels.npy", "meta.json", "parts.npy", "points.npy"]
+    assert sorted(file.name for file in store.path.iterdir()) == files
     with pytest.raises(
         DataError, match=r"point_labels\.npy: expected a label for each point, found a data set without"
     ):
