@@ -301,9 +301,11 @@ def alpha_overlap(rows: Sequence[dict[str, Any]], keep: str) -> go.Figure:
 
 
 def sweep_accuracy(rows: Sequence[dict[str, Any]], rule: str) -> go.Figure:
-    """Figure 8: target accuracy over beta (the share kept) and over alpha, each seed and the mean with its spread."""
-    lists = {"keep": "beta, the share kept", "alpha": "alpha"}
-    figure = panels(list(lists.values()), height=340, per_row=2)
+    """Figure 8: target accuracy over beta (the share kept) and over alpha where that varies; seeds, mean, spread."""
+    lists = {"keep": "beta, the share kept"}
+    if len({row["alpha"] for row in rows} - {None}) > 1:
+        lists["alpha"] = "alpha"
+    figure = panels(list(lists.values()), height=340, per_row=len(lists))
     for column, (name, title) in enumerate(lists.items(), start=1):
         other = "alpha" if name == "keep" else "keep"
         for number, fixed in enumerate(dict.fromkeys(row[other] for row in rows if row[other] is not None)):
