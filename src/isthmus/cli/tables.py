@@ -1,4 +1,4 @@
-"""Tables on a terminal: whole cells at any width."""
+"""Tables on a terminal: whole cells wherever it is wide enough for them."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def show(table: Table, title: str | None = None) -> None:
     """Print a table.
 
     Of one that is wider than the terminal, columns that say the same in every row are said above, and what does not fit
-    goes on below, beside the columns that tell the rows apart.
+    goes on below, beside the columns that tell the rows apart. Cells are broken only where a single column does not fit
+    beside those.
     """
     columns = list(zip(table.headings, *table.rows))
-    if len(table.rows) > 1 and not _fits(columns):
+    if len(set(table.rows)) > 1 and not _fits(columns):
         same = [column for column in columns if len(set(column[1:])) == 1]
         columns = [column for column in columns if column not in same]
-        if same:
-            console.print(escape("; ".join(f"{heading} {cell}".strip() for heading, cell, *_ in same) + ":"))
+        said = [f"{heading} {cell}".strip() for heading, cell, *_ in same if cell]
+        if said:
+            console.print(escape("; ".join(said) + ":"), highlight=False)
     for part in _parts(columns):
-        grid = RichTable(title=title)
+        grid, whole = RichTable(title=title), _fits(part)
         for heading, *cells in part:
-            grid.add_column(
-                escape(heading), overflow="fold", min_width=min(_width((heading, *cells)), console.width - 4)
-            )
+            grid.add_column(escape(heading), overflow="fold", width=_width((heading, *cells)) if whole else None)
         for row in zip(*(cells for _, *cells in part)):
             grid.add_row(*map(escape, row))
         console.print(grid)
@@ -52,10 +52,8 @@ def _parts(columns: list[Column]) -> Iterator[list[Column]]:
     if _fits(columns):
         yield columns
         return
-    rows = len(columns[0]) - 1
-    leading = next(
-        (n for n in range(1, len(columns)) if len(set(zip(*(column[1:] for column in columns[:n])))) == rows), 1
-    )
+    rows = list(zip(*(column[1:] for column in columns)))
+    leading = next(n for n in range(1, len(columns) + 1) if len({row[:n] for row in rows}) == len(set(rows)))
     part = columns[:leading]
     for column in columns[leading:]:
         if len(part) > leading and not _fits([*part, column]):

@@ -6,7 +6,7 @@ data the slower one throws its copy away. A store that takes hours to write can 
 (:func:`build_resumable`): its folder in the making is named by the store and locked by whoever writes.
 
 The name follows from names, sizes and times of files; ``contents.sha256`` from what was read out of them, so a copy of
-a data set is known to be the same data once it is prepared too (:func:`identity`).
+a data set is known to be the same data once it is prepared too (:func:`known_as`).
 
 Only ``np.load(allow_pickle=False)`` reads the arrays; nothing is ever unpickled.
 """
@@ -41,7 +41,7 @@ PATIENCE_SECONDS = 3.0
 
 _TEMPORARY = ".preparing-"
 _JOURNAL, _STORE = "journal.jsonl", "store"
-_META, _CONTENTS = "meta.json", "contents.sha256"
+_META, _CONTENTS, _HASH_LENGTH = "meta.json", "contents.sha256", 64
 _NOT_SAMPLES = ("fingerprint", "skipped")
 """Fields of a description that tell where samples came from, not what they are."""
 
@@ -130,10 +130,11 @@ def build_resumable(final: Path, write: Callable[[Path, Path | None, Callable[[]
         folder_lock.discard(work, _private(cache))
 
 
-def identity(folder: Path) -> str:
-    """Which data the store in this folder holds, whatever files it was prepared from; of an older store, its name."""
+def known_as(folder: Path) -> tuple[str, ...]:
+    """What the data of a store is known by: a hash of its samples, which an older store lacks, and the folder name."""
     file = folder / _CONTENTS
-    return (file.read_text().strip() if file.is_file() else "") or folder.name
+    contents = file.read_text().strip() if file.is_file() else ""
+    return (contents, folder.name) if len(contents) == _HASH_LENGTH else (folder.name,)
 
 
 def readable(samples: Iterable[SampleT | Unreadable], skipped: list[Skipped]) -> Iterator[SampleT]:
@@ -273,7 +274,12 @@ def _private(cache: Path) -> Path:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    (temporary / _CONTENTS).write_text(_contents(temporary) + "\n")
+    if final.is_dir():
+        return
+    with (temporary / _CONTENTS).open("w") as file:
+        file.write(_contents(temporary) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     try:
         os.rename(temporary, final)
     except OSError:

@@ -193,8 +193,8 @@ class _Training:
         fabric.barrier()
         self.problem = open_problem(self.recipe)
         if fabric.global_rank == 0:
-            for domain, key in self.problem.stores.items():
-                run.check_store(domain, key)
+            for domain, names in self.problem.stores.items():
+                run.check_store(domain, names)
             run.update(**self.problem.description())
         if method is not None:
             self.problem.adopt(method)

@@ -79,8 +79,8 @@ class Problem(ABC):
 
     @property
     @abstractmethod
-    def stores(self) -> dict[str, str]:
-        """Which prepared data each domain is: a run belongs to these rows."""
+    def stores(self) -> dict[str, tuple[str, ...]]:
+        """What the prepared data of each domain is known by: a run belongs to these rows."""
 
     @abstractmethod
     def accounts(self) -> list[str]:

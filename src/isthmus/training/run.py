@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -65,15 +65,18 @@ class Run(Generic[R]):
         text = json.dumps({**self.state, **fields}, indent=1, sort_keys=True)
         write_atomically(self.path / "run.json", text.encode())
 
-    def check_store(self, domain: str, key: str) -> None:
-        """Whether the prepared data of a domain is what the run saw; remembers it at the first call of a new run."""
+    def check_store(self, domain: str, names: Sequence[str]) -> None:
+        """Whether the prepared data of a domain is what the run saw; remembers it at the first call of a new run.
+
+        ``names`` is what that data is known by; the first is remembered.
+        """
         stores = self.state.get("stores", {})
         if domain not in stores:
-            self.update(stores={**stores, domain: key})
-        elif stores[domain] != key:
+            self.update(stores={**stores, domain: names[0]})
+        elif stores[domain] not in names:
             raise RunError(
                 f"{self.path}: the {domain} data has changed since the run started: expected the prepared data "
-                f"{stores[domain][:12]}, found {key[:12]}; its predictions belong to other rows"
+                f"{stores[domain][:12]}, found {names[0][:12]}; its predictions belong to other rows"
             )
 
     @property

@@ -123,9 +123,11 @@ def test_runs_that_estimates_are_not_for_are_left_out_and_counted(tiny_run: Run,
     blind = other("blind", target={"data": {"kind": "unlabelled", "root": "x"}})
     begun = other("begun")
     begun.update(status="training")
-    kept, reasons = usable([tiny_run, oracle, blind, begun])
-    assert kept == [tiny_run]
-    assert [reason.split(" that ")[0] for reason in reasons] == ["left out: 1"] * 3
+    again, seed = other("again", log_every=7), other("seed", seed=5)
+    kept, reasons = usable([tiny_run, oracle, blind, begun, again, seed])
+    assert kept == [tiny_run, seed]
+    assert [reason.split(" that ")[0] for reason in reasons] == ["left out: 1"] * 4
+    assert "left out: 1 that have the recipe and seed of another" in reasons
     assert any("--with-oracles" in reason for reason in reasons)
     assert usable([oracle], with_target_labels=True) == ([oracle], [])
     with pytest.raises(RunError, match="expected a finished run"):

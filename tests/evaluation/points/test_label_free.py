@@ -87,10 +87,14 @@ def test_what_a_run_cannot_be_measured_on_is_named(tiny_run: Run, tmp_path: Path
     for name in (known, "piano", "violin"):
         scans(tmp_path / "mine" / name, 4)
     (tmp_path / "mine" / known / "broken.xyz").write_text("no cloud")
-    lines = [part for part in evaluation(tiny_run, None, str(tmp_path / "mine"), "last").parts if isinstance(part, str)]
+    found = evaluation(tiny_run, None, str(tmp_path / "mine"), "last")
+    lines = [part for part in found.parts if isinstance(part, str)]
     assert lines[0] == "left out: piano, violin, which the run has no class for"
     assert lines[1].startswith(f"data: 1 left out, the first: {known}/broken.xyz: ")
-    assert lines[2] == "4 clouds, checkpoint: last"
+    assert lines[2] == "4 clouds, checkpoint: last" and found.values["left_out"] == lines[:2]
+    shutil.rmtree(tmp_path / "mine" / known)
+    with pytest.raises(RunError, match=r"expected classes of the run .* found piano, violin"):
+        evaluation(tiny_run, None, str(tmp_path / "mine"), "last")
 
 
 def test_scores_do_not_need_what_only_estimates_need(tiny_run: Run, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class TestedProblem(Protocol):
         ...
 
     @property
-    def stores(self) -> dict[str, str]:
+    def stores(self) -> dict[str, tuple[str, ...]]:
         """See :class:`isthmus.training.problem.Problem`."""
         ...
 
@@ -109,8 +109,8 @@ def select(run: Run[Any], stage: str | None = None, problem: TestedProblem | Non
     """
     stage = stage or run.recipe.stages[-1].name
     problem = problem or open_tested(run.recipe)
-    for domain, key in problem.stores.items():
-        run.check_store(domain, key)
+    for domain, names in problem.stores.items():
+        run.check_store(domain, names)
     files = run.evaluations(stage)
     if not files:
         raise RunError(f"{run.path}: expected evaluations of stage {stage!r}, found none; is the run finished?")

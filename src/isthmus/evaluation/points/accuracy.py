@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.data.publish import identity
+from isthmus.data.publish import known_as
 from isthmus.data.store import CloudStore
 from isthmus.errors import RunError
 from isthmus.evaluation.points.parts import PartPredictions, labelled_parts
@@ -101,7 +101,7 @@ def select(run: PointRun, stage: str | None = None, store: CloudStore | None = N
     """
     stage = stage or run.recipe.stages[-1].name
     store = store or open_domains(run.recipe).target
-    run.check_store("target", identity(store.path))
+    run.check_store("target", known_as(store.path))
     files = run.evaluations(stage)
     if not files:
         advice = "" if run.finished else f"; it is not finished: isthmus train --resume {run.path}"

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from isthmus.data.publish import known_as
 from isthmus.errors import DataError, IsthmusError, RunError
 from isthmus.evaluation.points.accuracy import check_classifies
 from isthmus.evaluation.points.audit import (
@@ -112,7 +113,7 @@ def draw_sheet(
     if not one.is_of(other):
         raise RunError(
             f"{second.path}: target data: expected that of {first.path}, {len(one.rows)} clouds of prepared data "
-            f"{one.store.path.name[:12]}, found {len(other.rows)} of {other.store.path.name[:12]}; "
+            f"{known_as(one.store.path)[0][:12]}, found {len(other.rows)} of {known_as(other.store.path)[0][:12]}; "
             "--data names clouds for both"
         )
     drawn = plan(one.logits, other.logits, labels, seed=seed, draw=draw)
@@ -126,7 +127,7 @@ def draw_sheet(
         rules=rules,
         checkpoints=(_checkpoint(first, rules[0]), _checkpoint(second, rules[1])),
         data=data,
-        store=one.store.path.name,
+        store=known_as(one.store.path)[0],
         seed=seed,
         draw=draw,
         classes=first.recipe.classes,

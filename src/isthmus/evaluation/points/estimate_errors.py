@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from isthmus.errors import DataError, RunError
 from isthmus.evaluation.points.estimates import NAMES, Estimates, estimate
 from isthmus.evaluation.points.outputs import Outputs, outputs_on, source_validation
-from isthmus.evaluation.runs import grouped
+from isthmus.evaluation.runs import grouped, without_seed
 from isthmus.evaluation.tables import Table
 from isthmus.training.points.build import Domains, open_domains
 from isthmus.training.points.recipe import PointRun
@@ -82,10 +82,12 @@ def usable(runs: Sequence[Run[Any]], *, with_target_labels: bool = False) -> tup
     """Those of many runs that estimates are for, and why the others are left out, as one line each.
 
     Left out are runs that are not finished or do not classify clouds, those on a target without labels, and unless
-    asked for those that learnt from target labels (an oracle, the cosine gate).
+    asked for those that learnt from target labels (an oracle, the cosine gate). Of runs of one recipe and seed, which
+    several suites may have, the first is kept.
     """
     kept: list[PointRun] = []
     reasons: Counter[str] = Counter()
+    seen: set[tuple[str, int]] = set()
     for run in runs:
         if run.recipe.kind != "points" or run.recipe.predicts != "class":
             reasons["do not classify clouds"] += 1
@@ -95,7 +97,10 @@ def usable(runs: Sequence[Run[Any]], *, with_target_labels: bool = False) -> tup
             reasons["have a target without labels"] += 1
         elif run.recipe.uses_target_labels and not with_target_labels:
             reasons["learnt from target labels (--with-oracles takes them in)"] += 1
+        elif (same := (without_seed(run.recipe), run.recipe.seed)) in seen:
+            reasons["have the recipe and seed of another"] += 1
         else:
+            seen.add(same)
             kept.append(run)
     return kept, [f"left out: {count} that {reason}" for reason, count in reasons.items()]
 

@@ -44,7 +44,7 @@ def classifier(
     """
     if against is not None and against.recipe.predicts != "class":
         raise RunError("--against: expected a run that classifies clouds, found one that labels their points")
-    others = other_seeds(run, seeds)
+    others, left_out = other_seeds(run, seeds), left_out_of(run, data)
     ours = outputs_on(run, data, rule, stage)
     theirs = None if against is None else outputs_on(against, data, rule, stage)
     labelled = bool((ours.labels() >= 0).any())
@@ -53,7 +53,7 @@ def classifier(
     if against is not None and theirs is not None:
         _check_same(run, ours, against, theirs)
     parts, values, accuracies = _scores(ours, against, theirs, rule) if labelled else _counts(ours, rule)
-    parts = [*left_out_of(run, data), *parts]
+    parts, values = [*left_out, *parts], {"left_out": left_out, **values}
     if data == "source":
         return tuple(parts), values
     try:
@@ -116,15 +116,16 @@ def parts_of_shapes(run: PointRun, against: PointRun | None, data: str, rule: Ru
     """The same of a run that labels points. Raises RunError where the shapes have no labels."""
     if against is not None and against.recipe.predicts != "parts":
         raise RunError("--against: expected a run that labels points, found one that classifies clouds")
+    left_out = left_out_of(run, data)
     ours = part_predictions_on(run, data, rule, stage)
     parts: list[str | Table] = [
-        *left_out_of(run, data),
+        *left_out,
         f"{len(ours.names)} shapes, checkpoint: {rule}",
         f"shape mIoU       {100 * ours.accuracy:.1f} %",
         f"mean over parts  {100 * ours.mean_class_accuracy:.1f} %",
         ours.table(),
     ]
-    values = ours.summary()
+    values = {"left_out": left_out, **ours.summary()}
     if against is not None:
         gain = overall_gain(ours, part_predictions_on(against, data, rule, stage))
         parts.append(_gain_line(gain, against))

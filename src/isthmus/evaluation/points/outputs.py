@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from isthmus.data.class_map import ClassMap
 from isthmus.data.mapped import Mapped
-from isthmus.data.publish import identity, left_out
+from isthmus.data.publish import known_as, left_out
 from isthmus.data.store import CloudStore, prepare
 from isthmus.errors import RecipeError, RunError
 from isthmus.evaluation.load import device_of, load_method
@@ -64,8 +64,9 @@ class Outputs:
         return Outputs(self.store, self.rows[kept], self.logits[kept])
 
     def is_of(self, other: Outputs) -> bool:
-        """Whether both are of the same clouds of the same prepared data."""
-        return self.store.path.name == other.store.path.name and np.array_equal(self.rows, other.rows)
+        """Whether both are of the same clouds of the same data."""
+        same = known_as(self.store.path)[0] == known_as(other.store.path)[0]
+        return same and np.array_equal(self.rows, other.rows)
 
 
 def outputs_on(
@@ -93,7 +94,7 @@ def outputs_on(
     if data == "source":
         return _predicted(run, domains.source, part_rows(domains.source, run.recipe.source.evaluate_on), rule, stage)
     store = domains.target
-    run.check_store("target", identity(store.path))
+    run.check_store("target", known_as(store.path))
     name = stage or run.recipe.stages[-1].name
     points = [read_arrays(file) for file in run.evaluations(name)]
     if not points:
@@ -108,7 +109,7 @@ def outputs_on(
 def source_validation(run: PointRun, rule: Rule, stage: str | None = None, domains: Domains | None = None) -> Outputs:
     """The same checkpoint on all of the source's validation part, computed anew. All clouds there have labels."""
     store = (domains or open_domains(run.recipe)).source
-    run.check_store("source", identity(store.path))
+    run.check_store("source", known_as(store.path))
     return _predicted(run, store, store.indices("val"), rule, stage)
 
 
@@ -143,4 +144,9 @@ def _reader(run: PointRun, data: str) -> Mapped:
                 f"'{{kind: objects, name: realscan}}', found {data!r}: {error}"
             ) from None
     # A set without labels has no classes either, none of which could be left out.
-    return Mapped(build_reader(spec), ClassMap(run.recipe.classes, drop="*"))
+    mapped = Mapped(build_reader(spec), ClassMap(run.recipe.classes, drop="*"))
+    if mapped.left_out and mapped.left_out == tuple(mapped.reader.classes):
+        raise RunError(
+            f"--data: expected classes of the run ({', '.join(run.recipe.classes)}), found {', '.join(mapped.left_out)}"
+        )
+    return mapped

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from isthmus.data.batch import Batch
-from isthmus.data.publish import identity
+from isthmus.data.publish import known_as
 from isthmus.data.randomness import Progress
 from isthmus.data.store import CloudStore
 from isthmus.data.stream import KnownLabels
@@ -152,8 +152,8 @@ def measure(run: PointRun, folder: Path, plan: Plan, *, reporter: Reporter | Non
     done = folder / "replay.json"
     if not done.is_file():
         domains = open_domains(run.recipe)
-        run.check_store("source", identity(domains.source.path))
-        run.check_store("target", identity(domains.target.path))
+        run.check_store("source", known_as(domains.source.path))
+        run.check_store("target", known_as(domains.target.path))
         again, probe = folder / "replay", Probe(run, folder, plan, domains.target)
         with suppress(_Enough):
             train(run.recipe, again, resume=True, reporter=reporter, observer=probe)

@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus.data.image_store import ImageStore, prepare_images
 from isthmus.data.image_stream import ImageStream
-from isthmus.data.publish import identity, left_out
+from isthmus.data.publish import known_as, left_out
 from isthmus.errors import DataError
 from isthmus.methods.base import Method
 from isthmus.tasks.dense import DenseTask
@@ -71,11 +71,11 @@ class DenseProblem(Problem):
         return {name: task for name, task in self.tasks.items() if self.recipe.main in (None, name)}
 
     @property
-    def stores(self) -> dict[str, str]:
+    def stores(self) -> dict[str, tuple[str, ...]]:
         """``source``, ``target``, and which of their labels were let through."""
-        keys = {"source": identity(self.source.path), "labels": _key(self.present)}
+        keys = {"source": known_as(self.source.path), "labels": (_key(self.present),)}
         if self.target is not None:
-            keys |= {"target": identity(self.target.path), "target_labels": _key(self.target_present)}
+            keys |= {"target": known_as(self.target.path), "target_labels": (_key(self.target_present),)}
         return keys
 
     def accounts(self) -> list[str]:

@@ -13,7 +13,7 @@ from isthmus.data.frame_reading import reading_workers
 from isthmus.data.frame_store import FrameStore, prepare_frames
 from isthmus.data.frame_stream import LABEL, FrameStream, frame_batches
 from isthmus.data.frames import NO_LABEL
-from isthmus.data.publish import identity, left_out
+from isthmus.data.publish import known_as, left_out
 from isthmus.errors import DataError
 from isthmus.losses.class_statistics import ClassShares, class_shares, sample_shares
 from isthmus.methods.base import Method
@@ -74,9 +74,9 @@ class FrameProblem(Problem):
     counted_tasks = tested_tasks
 
     @property
-    def stores(self) -> dict[str, str]:
+    def stores(self) -> dict[str, tuple[str, ...]]:
         """``source`` and ``target``."""
-        return {"source": identity(self.source.path), "target": identity(self.target.path)}
+        return {"source": known_as(self.source.path), "target": known_as(self.target.path)}
 
     def accounts(self) -> list[str]:
         """Frames and points of both domains."""

@@ -91,7 +91,7 @@ class PointMonitor(Monitor):
     def summary(self, scores: Mapping[str, float]) -> str:
         """What checkpoints can be chosen by."""
         text = f"source-val {scores['source-val']:.3f}, label-free {scores[self.recipe.label_free_score]:.3f}"
-        return text + (" (collapsed onto few classes: not chosen by it)" if scores["collapsed"] else "")
+        return text + (" (collapsed onto few classes)" if scores["collapsed"] else "")
 
 
 def logits(predict: Predict, store: CloudStore, rows: np.ndarray, recipe: PointRecipe) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from isthmus.data.clouds import NO_POINT_LABEL
-from isthmus.data.publish import identity, left_out
+from isthmus.data.publish import known_as, left_out
 from isthmus.data.randomness import Progress
 from isthmus.data.stream import KnownLabels, KnownPointLabels, Stream, clouds
 from isthmus.methods.base import Method
@@ -33,9 +33,9 @@ class PointProblem(Problem):
         self.domains = open_domains(recipe, progress=progress)
 
     @property
-    def stores(self) -> dict[str, str]:
+    def stores(self) -> dict[str, tuple[str, ...]]:
         """``source`` and ``target``."""
-        return {"source": identity(self.domains.source.path), "target": identity(self.domains.target.path)}
+        return {"source": known_as(self.domains.source.path), "target": known_as(self.domains.target.path)}
 
     def accounts(self) -> list[str]:
         """Clouds of both domains."""
