@@ -57,7 +57,7 @@ def test_a_table_that_fits_is_printed_as_it_is() -> None:
 
 def test_a_wide_table_says_once_what_all_rows_share_and_goes_on_below_beside_what_tells_rows_apart() -> None:
     text = printed(METHODS, 75)
-    assert said(text) == "direction a→b:"
+    assert said(text) == "in every row: direction a→b"
     first, second = blocks(text)
     assert first[0] == ["method", "stage", "label-free", "last (not usable at all)"]
     assert first[1] == [list(row[1:5]) for row in METHODS.rows]
@@ -72,7 +72,7 @@ def test_rows_that_are_all_the_same_are_still_rows() -> None:
 
 def test_an_empty_column_is_not_said_as_if_a_value_followed() -> None:
     table = Table(("name", "score", "gain"), (("a" * 20, "1", ""), ("b" * 20, "1", "")))
-    assert said(printed(table, 30)) == "score 1:"
+    assert said(printed(table, 30)) == "in every row: score 1"
 
 
 def test_one_row_wider_than_the_terminal_keeps_all_its_columns() -> None:

@@ -37,7 +37,7 @@ def show(table: Table, title: str | None = None) -> None:
         columns = [column for column in columns if column not in same]
         said = [f"{heading} {cell}".strip() for heading, cell, *_ in same if cell]
         if said:
-            console.print(escape("; ".join(said) + ":"), highlight=False)
+            console.print(escape(f"in every row: {'; '.join(said)}"), highlight=False)
     for part in _parts(columns):
         grid, whole = RichTable(title=title), _fits(part)
         for heading, *cells in part:
