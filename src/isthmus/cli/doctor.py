@@ -16,7 +16,9 @@ def doctor() -> None:
     from isthmus.evaluation.environment import report_environment
 
     colours = {"ok": "green", "missing": "yellow", "problem": "red"}
-    grid = RichTable("", "state", "found", "advice")
+    grid = RichTable()
+    for heading in ("", "state", "found", "advice"):
+        grid.add_column(heading, overflow="fold")
     checks = report_environment()
     for check in checks:
         grid.add_row(check.name, f"[{colours[check.state]}]{check.state}[/]", escape(check.found), escape(check.advice))

@@ -39,9 +39,9 @@ def show(table: Table, title: str | None = None) -> None:
         if said:
             console.print(escape(f"in every row: {'; '.join(said)}"), highlight=False)
     for part in _parts(columns):
-        grid, whole = RichTable(title=title), _fits(part)
-        for heading, *cells in part:
-            grid.add_column(escape(heading), overflow="fold", width=_width((heading, *cells)) if whole else None)
+        grid = RichTable(title=title)
+        for (heading, *_), width in zip(part, _widths(part)):
+            grid.add_column(escape(heading), overflow="fold", width=width)
         for row in zip(*(cells for _, *cells in part)):
             grid.add_row(*map(escape, row))
         console.print(grid)
@@ -66,6 +66,20 @@ def _parts(columns: list[Column]) -> Iterator[list[Column]]:
 def _fits(columns: list[Column]) -> bool:
     """Whether the terminal is wide enough for whole cells; headings may be broken between words."""
     return sum(_width(column) + 3 for column in columns) + 1 <= console.width
+
+
+def _widths(columns: list[Column]) -> list[int | None]:
+    """Of columns with whole cells, and as many whole headings as there is room for; none where the cells do not fit."""
+    if not _fits(columns):
+        return [None] * len(columns)
+    room = console.width - 1 - sum(_width(column) + 3 for column in columns)
+    widths: list[int | None] = []
+    for heading, *cells in columns:
+        least = _width((heading, *cells))
+        more = min(room, max(0, cell_len(heading) - least))
+        widths.append(least + more)
+        room -= more
+    return widths
 
 
 def _width(column: Column) -> int:
