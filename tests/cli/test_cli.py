@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -89,10 +90,20 @@ def test_train_evaluate_compare_predict_from_the_command_line(tiny_values: dict,
     isthmus("evaluate", tmp_path / "gated", "--data", "{kind: simulated, domain: web, train: 4, val: 0, test: 4}")
     wrong = isthmus("evaluate", tmp_path / "gated", "--data", "{kind: simulatd}", ok=False)
     assert wrong.returncode == 2 and "--data: expected" in wrong.stderr
+    nowhere = isthmus("evaluate", tmp_path / "gated", "--data", "nosuch", ok=False).stderr
+    assert "a folder that exists" in nowhere and "pydantic" not in nowhere
 
     table = isthmus("compare", tmp_path / "gated", tmp_path / "host", "--out", tmp_path / "tables").stdout
     assert "target-selected (not usable)" in table
     assert {p.name for p in (tmp_path / "tables").iterdir()} == {"table.md", "table.csv", "table.tex"}
+    unknown = isthmus("compare", tmp_path / "gated", "--baseline", "nosuch", ok=False)
+    assert unknown.returncode == 2 and "--baseline: expected one of sm-dsb, found 'nosuch'" in unknown.stderr
+    shutil.copytree(tmp_path / "gated", tmp_path / "suite" / "gated")
+    shutil.copytree(tmp_path / "gated", tmp_path / "suite" / "again")
+    once = isthmus("compare", tmp_path / "suite")
+    assert "left out, a run of the same recipe and seed is there" in once.stderr and "gated" in once.stderr
+    named = isthmus("compare", tmp_path / "suite" / "gated", tmp_path / "suite" / "again", ok=False)
+    assert named.returncode == 2 and "expected different seeds, found 0 twice" in named.stderr
     twice = isthmus("compare", tmp_path / "gated", "--out", tmp_path / "tables", ok=False)
     assert twice.returncode == 2 and "--overwrite" in twice.stderr
 
@@ -105,6 +116,8 @@ def test_train_evaluate_compare_predict_from_the_command_line(tiny_values: dict,
     assert done.returncode == 1 and "b.xyz" in done.stderr
     good = next(row for row in csv.DictReader((tmp_path / "p.csv").open()) if row["file"].endswith("a.npy"))
     assert 0 < float(good["probability"]) <= 1 and good["class"]
+    none = isthmus("predict", tmp_path / "gated", tmp_path / "nosuch", "--out", tmp_path / "q.csv", ok=False)
+    assert none.returncode == 1 and "nothing written" in none.stdout and not (tmp_path / "q.csv").exists()
 
 
 def test_a_benchmark_goes_on_where_it_stopped_and_ends_in_tables(tiny_values: dict, tmp_path: Path) -> None:

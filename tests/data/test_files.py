@@ -244,7 +244,7 @@ BROKEN = {
     "npy beyond float32": ("a.npy", npy(np.full((20, 3), 1e300)), "found NaN or infinity in 20 of 20 points"),
     "npy of no points": ("a.npy", npy(np.empty((0, 3))), "expected at least one point, found none"),
     "truncated npy": ("a.npy", npy(cloud())[:-7], r"expected a whole \.npy file"),
-    "npy without magic": ("a.npy", b"garbage" * 9, "never loaded|whole .npy"),
+    "npy without magic": ("a.npy", b"garbage" * 9, "never loaded, or no array at all"),
     "npz called npy": ("a.npy", npz(points=cloud()), "expected one array, found an archive"),
     "npy called npz": ("a.npz", npy(cloud()), r"expected an \.npz archive, found another kind"),
     "truncated npz": ("a.npz", npz(points=cloud())[:-30], r"expected an \.npz archive, found another kind"),

@@ -105,9 +105,11 @@ def predict(
 
         check_output(out, overwrite=overwrite)
         predicted = predict_files(opened, files, rule=rule, up=up, abstain_below=abstain_below)
-        write_predictions(predicted, out, overwrite=overwrite)
+        if predicted.items:
+            write_predictions(predicted, out, overwrite=overwrite)
         done, broken = len(predicted.items), [each.reason for each in predicted.broken]
-    console.print(f"{done} predicted, {len(broken)} broken: {out}", highlight=False, soft_wrap=True)
+    where = out if out.exists() else "nothing written"
+    console.print(f"{done} predicted, {len(broken)} broken: {where}", highlight=False, soft_wrap=True)
     for reason in broken:
         errors.print(reason, style="red", highlight=False, soft_wrap=True, markup=False)
     if broken:
@@ -141,10 +143,10 @@ def compare(
 ) -> None:
     """A table over methods and directions, mean and spread over seeds, with four selection columns.
 
-    Runs in a folder that are not finished are left out, and named.
+    Runs in a folder that are not finished, or of the recipe and seed of another, are left out, and named.
     """
     from isthmus.evaluation.compare import comparison
-    from isthmus.evaluation.runs import run_folders
+    from isthmus.evaluation.runs import once, run_folders
     from isthmus.evaluation.tables import write
     from isthmus.training.run import Run
 
@@ -155,7 +157,18 @@ def compare(
     left_out = [run for run in opened if not run.finished and run.path not in runs]
     for run in left_out:
         errors.print(f"left out, not finished: {run.path}", highlight=False, soft_wrap=True, markup=False)
-    tables = comparison([run for run in opened if run not in left_out], baseline)
+    # Runs that were named one by one are all meant; grouping says what is wrong with them.
+    named = [run for run in opened if run.path in runs]
+    _, again = once([*named, *(run for run in opened if run not in named and run not in left_out)])
+    again = [run for run in again if run not in named]
+    for run in again:
+        errors.print(
+            f"left out, a run of the same recipe and seed is there: {run.path}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+    tables = comparison([run for run in opened if run not in left_out and run not in again], baseline)
     show_tables(tables)
     if out is not None:
         for name, table in tables.items():

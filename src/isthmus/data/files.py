@@ -103,7 +103,8 @@ def read_clouds(path: Path, points: int = 2048, seed: int = 0, up: Up = "z") -> 
         # Parsers fail on broken input in any way at all: IndexError, struct.error, KeyError.
         if "allow_pickle" in str(error):
             raise DataError(
-                f"{path}: expected an array of numbers, found pickled Python objects, which are never loaded"
+                f"{path}: expected an array of numbers, found pickled Python objects, which are never loaded, "
+                f"or no array at all"
             ) from error
         raise DataError(
             f"{path}: expected a whole {suffix} file, found one that cannot be read ({type(error).__name__}: {error})"

@@ -16,7 +16,7 @@ def comparison(runs: Sequence[Run[Any]], baseline: str | None = None) -> dict[st
     ``table``: methods by setting, mean and spread over seeds; with gains over the method called ``baseline``.
     ``pooled``, for clouds in several directions: the gains over all directions and seeds at once.
 
-    Raises RunError for runs that are not finished or of different kinds.
+    Raises RunError for runs that are not finished or of different kinds, and for a baseline that none of them is.
     """
     kinds = sorted({run.recipe.kind for run in runs})
     if len(kinds) != 1:
@@ -26,6 +26,7 @@ def comparison(runs: Sequence[Run[Any]], baseline: str | None = None) -> dict[st
         from isthmus.evaluation.points.pooled import pooled_table
 
         rows = collect(runs)
+        _check_baseline(baseline, [row.method for row in rows])
         tables = {"table": table(rows, baseline)}
         if baseline is not None and len({row.direction for row in rows}) > 1:
             tables["pooled"] = pooled_table(rows, baseline)
@@ -33,8 +34,15 @@ def comparison(runs: Sequence[Run[Any]], baseline: str | None = None) -> dict[st
     from isthmus.evaluation.dense.compare import collect as collect_dense
     from isthmus.evaluation.dense.compare import table as dense_table
 
+    found = collect_dense(runs)
+    _check_baseline(baseline, [row.method for row in found])
     if kinds == ["frames"]:
         from isthmus.evaluation.frames.compare import table as frame_table
 
-        return {"table": frame_table(collect_dense(runs), baseline)}
-    return {"table": dense_table(collect_dense(runs), baseline)}
+        return {"table": frame_table(found, baseline)}
+    return {"table": dense_table(found, baseline)}
+
+
+def _check_baseline(baseline: str | None, methods: Sequence[str]) -> None:
+    if baseline is not None and baseline not in methods:
+        raise RunError(f"--baseline: expected one of {', '.join(dict.fromkeys(methods))}, found {baseline!r}")

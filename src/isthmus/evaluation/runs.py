@@ -24,6 +24,16 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
+def once(runs: Iterable[Run[Any]]) -> tuple[list[Run[Any]], list[Run[Any]]]:
+    """The first run of each recipe and seed, and the others: a run that several suites have is one run."""
+    first: dict[tuple[str, int], Run[Any]] = {}
+    again = []
+    for run in runs:
+        if first.setdefault((without_seed(run.recipe), run.recipe.seed), run) is not run:
+            again.append(run)
+    return list(first.values()), again
+
+
 def grouped(runs: Sequence[Run[Any]], key: Callable[[Recipe], str] | None = None) -> list[list[Run[Any]]]:
     """Runs that differ in their seed only, together; in the order of their first.
 

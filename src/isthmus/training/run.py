@@ -165,7 +165,9 @@ def check_free(path: Path) -> None:
     """Raises RunError where a new run cannot begin because something is there."""
     unfinished = {"run.json", "run.json.part", "recipe.yaml.part"}  # what a kill in Run.create leaves
     if path.exists() and (not path.is_dir() or any(file.name not in unfinished for file in path.iterdir())):
-        raise RunError(f"{path}: expected a new or empty folder, found files; resume it, or choose another")
+        raise RunError(
+            f"{path}: expected a new or empty folder, found files: choose another, or isthmus train --resume {path}"
+        )
 
 
 def write_atomically(path: Path, content: bytes) -> None:

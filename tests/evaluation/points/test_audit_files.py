@@ -39,7 +39,8 @@ def test_with_all_labels_the_verdict_is_the_true_difference(tiny_run: Run, other
     sheet, count = tmp_path / "deeper" / "sheet.csv", differing(tiny_run, other_seed)
     assert count > 1
     told = draw_sheet(tiny_run, other_seed, 1000, sheet, rules=RULES)
-    assert f"differ on {count} of 24 clouds; {count} of these" in told[0] and "--sheet" in told[-1]
+    assert f"differ on {count} of 24 clouds; all of these" in told[0] and "--sheet" in told[-1]
+    assert told[2] == "Expected: the exact difference on these 24 clouds"
     fill(sheet, tiny_run)
     parts = conclude(tiny_run, other_seed, sheet)
     values = json.loads(verdict_file(sheet).read_text())
@@ -50,6 +51,7 @@ def test_with_all_labels_the_verdict_is_the_true_difference(tiny_run: Run, other
     expected = {1: str(tiny_run.path), -1: str(other_seed.path), 0: None}[int(np.sign(gain))]
     assert values["better"] == expected
     assert any(isinstance(part, Table) for part in parts)
+    assert any(isinstance(part, str) and "certain of these 24 clouds" in part for part in parts)
     conclude(other_seed, tiny_run, sheet)  # either order
     assert json.loads(verdict_file(sheet).read_text())["difference"] == pytest.approx(-gain)
 

@@ -143,12 +143,18 @@ def draw_sheet(
     half = expected_half_width(drawn.samples, drawn.differing, len(drawn.rows))
     root = getattr(first.recipe.target.data, "root", None) if data == "target" else None
     where = "" if root is None else f"; names are files below {root}"
+    told = f"{len(drawn.rows)} of these were drawn"
+    expected = (
+        f"Expected: the difference of accuracies to about ± {100 * half:.1f} points (95 % interval) or closer; "
+        f"it is within ± {100 * drawn.differing / drawn.samples:.1f} in any case"
+    )
+    if len(drawn.rows) == drawn.differing:
+        told, expected = "all of these were drawn", f"Expected: the exact difference on these {drawn.samples} clouds"
     return [
-        f"The runs differ on {drawn.differing} of {drawn.samples} clouds; {len(drawn.rows)} of these were drawn{where}",
+        f"The runs differ on {drawn.differing} of {drawn.samples} clouds; {told}{where}",
         f"written: {sheet}. Give every name a label: {', '.join(saved.classes)}, "
         f"or {NO_CLASS} for an object of no class",
-        f"Expected: the difference of accuracies to about ± {100 * half:.1f} points (95 % interval) or closer; "
-        f"it is within ± {100 * drawn.differing / drawn.samples:.1f} in any case",
+        expected,
         f"Then: isthmus audit {first.path} {second.path} --sheet {sheet}",
     ]
 
@@ -214,6 +220,11 @@ def _told(
         count = labels_needed(result.samples, result.differing, half_width, decisive_share=decided)
         parts.append(
             f"if the difference is what it seems, about {count} labels in all tell it from zero, four times in five"
+        )
+    if result.labelled == result.differing:
+        parts.append(
+            f"all clouds on which they differ have labels, so this is certain of these {result.samples} clouds; "
+            "for other clouds of the kind the interval of isthmus evaluate --against holds"
         )
     rows = tuple((f"± {points:g}", str(count)) for points, count in needed)
     parts.append(Table(("95 % interval, points", "labels needed in all, about"), rows))

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from isthmus.errors import DataError, RunError
 from isthmus.evaluation.points.estimates import NAMES, Estimates, estimate
 from isthmus.evaluation.points.outputs import Outputs, outputs_on, source_validation
-from isthmus.evaluation.runs import grouped, without_seed
+from isthmus.evaluation.runs import grouped, once
 from isthmus.evaluation.tables import Table
 from isthmus.training.points.build import Domains, open_domains
 from isthmus.training.points.recipe import PointRun
@@ -87,7 +87,6 @@ def usable(runs: Sequence[Run[Any]], *, with_target_labels: bool = False) -> tup
     """
     kept: list[PointRun] = []
     reasons: Counter[str] = Counter()
-    seen: set[tuple[str, int]] = set()
     for run in runs:
         if run.recipe.kind != "points" or run.recipe.predicts != "class":
             reasons["do not classify clouds"] += 1
@@ -97,11 +96,11 @@ def usable(runs: Sequence[Run[Any]], *, with_target_labels: bool = False) -> tup
             reasons["have a target without labels"] += 1
         elif run.recipe.uses_target_labels and not with_target_labels:
             reasons["learnt from target labels (--with-oracles takes them in)"] += 1
-        elif (same := (without_seed(run.recipe), run.recipe.seed)) in seen:
-            reasons["have the recipe and seed of another"] += 1
         else:
-            seen.add(same)
             kept.append(run)
+    kept, again = once(kept)
+    if again:
+        reasons["have the recipe and seed of another"] = len(again)
     return kept, [f"left out: {count} that {reason}" for reason, count in reasons.items()]
 
 

@@ -28,6 +28,7 @@ from isthmus.training.points.build import (
 )
 from isthmus.training.points.data_specs import DataSpec, FolderSpec
 from isthmus.training.points.recipe import PointRun
+from isthmus.training.recipe import explain
 from isthmus.training.run import Rule, read_arrays
 
 
@@ -139,9 +140,10 @@ def _reader(run: PointRun, data: str) -> Mapped:
         try:
             spec = TypeAdapter(DataSpec).validate_python(yaml.safe_load(data))
         except (ValidationError, yaml.YAMLError) as error:
+            why = "; ".join(map(explain, error.errors())) if isinstance(error, ValidationError) else str(error)
             raise RecipeError(
-                f"--data: expected 'target', 'source', a folder, or a data set such as "
-                f"'{{kind: objects, name: realscan}}', found {data!r}: {error}"
+                f"--data: expected 'target', 'source', a folder that exists, or a data set such as "
+                f"'{{kind: objects, name: realscan}}', found {data!r}{f' ({why})' if '{' in data else ''}"
             ) from None
     # A set without labels has no classes either, none of which could be left out.
     mapped = Mapped(build_reader(spec), ClassMap(run.recipe.classes, drop="*"))
