@@ -149,8 +149,9 @@ def test_a_benchmark_goes_on_where_it_stopped_and_ends_in_tables(tiny_values: di
 def test_recipes_are_listed_and_shown_as_files_of_ones_own(tmp_path: Path) -> None:
     assert "sim/sm-dsb" in isthmus("recipes", "list", "sim/").stdout.split()
     families = isthmus("recipes", "list").stdout.splitlines()
-    assert any(line.startswith("sim/*, ") and ", sm-dsb," in line for line in families)
-    assert any("*/rooms-onelabel, " in line and ", mtpsl," in line for line in families)
+    assert any(line.startswith("sim/*: ") and ", sm-dsb," in line for line in families)
+    assert any(line.startswith("  also ") and "real/m2r/*" in line for line in families)
+    assert any(line.startswith("*/rooms-onelabel: ") and ", mtpsl," in line for line in families)
     shown = isthmus("recipes", "show", "sim/sm-dsb", "--seed", 3).stdout
     (tmp_path / "mine.yaml").write_text(shown)
     assert isthmus("recipes", "show", tmp_path / "mine.yaml").stdout == shown

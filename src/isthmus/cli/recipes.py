@@ -26,8 +26,14 @@ def recipes_list(
             raise IsthmusError(f"recipes list: expected names that hold {text!r}, found none of {len(RECIPES)}")
         console.print("\n".join(found), highlight=False)
         return
+    whole_lines = not console.is_terminal
     for title, members in families().items():
-        console.print(f"[bold]{title}[/bold]: {', '.join(members)}", highlight=False, soft_wrap=True)
+        first, *others = title.split(", ")
+        console.print(f"[bold]{first}[/bold]: {', '.join(members)}", highlight=False, soft_wrap=whole_lines)
+        if others:
+            console.print(f"[dim]  also {', '.join(others)}[/dim]", highlight=False, soft_wrap=whole_lines)
+    if console.is_terminal:
+        console.print("Those of one family, line by line: isthmus recipes list rooms", highlight=False)
 
 
 @recipes_app.command("show", context_settings=ANY_FIELD)
