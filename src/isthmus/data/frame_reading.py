@@ -19,7 +19,7 @@ import numpy as np
 
 from isthmus.data.clouds import PARTS, Unreadable
 from isthmus.data.frames import NO_LABEL, PER_POINT, Frame, FrameReader
-from isthmus.data.image_store import resized_image
+from isthmus.data.image_resize import resized_image
 from isthmus.errors import IsthmusError
 
 RUN = 4

@@ -46,7 +46,7 @@ from scipy.io import loadmat
 from isthmus.data.clouds import Part, Unreadable
 from isthmus.data.files import stamp
 from isthmus.data.image_files import read_class_map, read_image, read_normals
-from isthmus.data.image_store import resized_label
+from isthmus.data.image_resize import resized_label
 from isthmus.data.images import ImageSample
 from isthmus.data.readers.class_names import HUMAN_PARTS7, VOC21
 from isthmus.data.readers.mtan import block_parts, check_blocks

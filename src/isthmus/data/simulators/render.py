@@ -10,6 +10,7 @@ the ambient term.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -353,12 +354,12 @@ class Scene:
         return found
 
 
-class Background:
+class Background(ABC):
     """What is behind everything; asked for the colour along rays."""
 
+    @abstractmethod
     def colours(self, directions: np.ndarray) -> np.ndarray:
         """Return linear RGB (n, 3) along unit vectors (n, 3) in the world."""
-        raise NotImplementedError
 
 
 def _aimed(start: np.ndarray, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

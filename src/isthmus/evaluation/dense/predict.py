@@ -40,7 +40,7 @@ from PIL import Image
 from torch import Tensor
 
 from isthmus.data.image_files import read_image
-from isthmus.data.image_store import resized_image
+from isthmus.data.image_resize import resized_image
 from isthmus.data.readers.image_folder import UnlabelledImages
 from isthmus.errors import DataError, RunError
 from isthmus.evaluation.dense.learnt import learnt
