@@ -18,6 +18,7 @@ from isthmus.data import publish
 from isthmus.data.clouds import PARTS, Unreadable
 from isthmus.data.image_store import ImageStore, check_images, prepare_images
 from isthmus.data.images import ENCODINGS, ImageSample, valid_pixels
+from isthmus.data.publish import known_as
 from isthmus.errors import DataError
 
 ALL_TASKS: dict[str, tuple[str, ...]] = {
@@ -527,3 +528,14 @@ def test_progress_goes_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFi
     assert "preparing 1 images, 1 skipped" in err
     prepare_images(Given((picture(),), key="quiet"), tmp_path, None)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_copy_of_images_is_known_to_be_the_same_data_and_another_label_is_not(tmp_path: Path) -> None:
+    sample = picture()
+    other = sample._replace(labels={**sample.labels, "depth": sample.labels["depth"] + np.float32(1)})
+    first, copy, changed = (
+        known_as(prepare_images(Given((each,), key=key), tmp_path, None).path)
+        for each, key in ((sample, "first"), (sample, "copy"), (other, "changed"))
+    )
+    assert first[0] == copy[0] and first[1] != copy[1]
+    assert changed[0] != first[0]
